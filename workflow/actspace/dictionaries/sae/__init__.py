@@ -1,0 +1,1 @@
+"""Training sparse autoencoders: architectures differ in encoder and loss, the loop is one."""

@@ -1,0 +1,107 @@
+"""Fingerprints of code: what a script and every module of the package that it imports, directly or not, would do.
+
+Taken from the syntax tree, so comments, docstrings and formatting change nothing, and serialised here rather than by `ast.dump`, whose text
+differs between versions of Python. `config.py` is left out: what a stage uses of the config is in its `cfg`. Templates that a module reads are part of it:
+a string that names a file beside the module. Uses the standard library alone, because every remote job parses the Snakefile again."""
+
+import ast
+import hashlib
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+PACKAGE = Path(__file__).parent
+LEFT_OUT = {PACKAGE / "config.py"}
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+def of_script(script: Path, package: Path = PACKAGE) -> str:
+    """Return the fingerprint, 16 hex digits, of a script and all that it imports from the package."""
+    files = {script.resolve(), *modules_of(script, package)}
+    parts = sorted(f"{_name(file, script, package)}={_of_file(file, _stamp(file))}" for file in files)
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def modules_of(script: Path, package: Path = PACKAGE) -> set[Path]:
+    """Return the files of the package that a script imports, directly or not."""
+    found: set[Path] = set()
+    waiting = [script.resolve()]
+    while waiting:
+        file = waiting.pop()
+        new = {p for p in _imports(file, _stamp(file), package) if p not in found and p not in LEFT_OUT and p != package / "config.py"}
+        found |= new
+        waiting += new
+    return found
+
+
+def serialise(node: ast.AST | list | object) -> str:
+    """Write a syntax tree as text: kinds, names and values, without positions, docstrings or empty fields."""
+    if isinstance(node, list):
+        return "[" + ",".join(serialise(item) for item in node) + "]"
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    fields = {name: value for name, value in ast.iter_fields(node) if name not in ("ctx", "type_comment", "kind", "type_ignores")}
+    if isinstance(node, DOCUMENTED):
+        fields["body"] = _without_docstring(node.body)
+    # Empty fields are skipped: later Pythons add new ones (type_params), and these are empty in code that every version can read.
+    inside = (f"{name}={serialise(value)}" for name, value in fields.items() if value is not None and value != [])
+    return f"{type(node).__name__}({','.join(inside)})"
+
+
+def _without_docstring(body: list[ast.stmt]) -> list[ast.stmt]:
+    first = body[0] if body else None
+    is_text = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str)
+    return body[1:] if is_text else body
+
+
+def _stamp(file: Path) -> tuple[int, int]:
+    """Tell versions of a file apart, for the caches."""
+    stat = file.stat()
+    return stat.st_mtime_ns, stat.st_size
+
+
+@cache
+def _of_file(file: Path, _version: tuple[int, int]) -> str:
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    digest = hashlib.sha256(serialise(tree).encode())
+    for template in sorted(_templates(file, tree)):
+        digest.update(template.name.encode() + template.read_bytes())
+    return digest.hexdigest()
+
+
+def _templates(file: Path, tree: ast.AST) -> Iterator[Path]:
+    names = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    for name in names:
+        if 0 < len(name) < 100 and "\n" not in name and "\0" not in name and "." in name and (file.parent / name).is_file():
+            yield file.parent / name
+
+
+@cache
+def _imports(file: Path, _version: tuple[int, int], package: Path) -> frozenset[Path]:
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.ImportFrom) and node.level:
+            raise ValueError(f"{file}: line {node.lineno}: write relative imports in full; fingerprints follow absolute ones")
+    return frozenset(path for name in names for path in _files_of(name, package))
+
+
+def _files_of(name: str, package: Path) -> Iterator[Path]:
+    """Yield the file of a module of the package, and the __init__.py of each package around it, which run with it."""
+    parts = name.split(".")
+    if parts[0] != package.name:
+        return
+    for end in range(1, len(parts) + 1):
+        place = package.joinpath(*parts[1:end])
+        if (place / "__init__.py").is_file():
+            yield place / "__init__.py"
+        elif place.with_suffix(".py").is_file() and end > 1:
+            yield place.with_suffix(".py")
+
+
+def _name(file: Path, script: Path, package: Path) -> str:
+    return script.name if file == script.resolve() else file.relative_to(package).as_posix()

@@ -1,0 +1,41 @@
+"""What every script does first: log to its file, and let a user see one clear line when something is wrong."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from types import TracebackType
+
+from actspace.errors import StudyError
+
+
+def log_to(path: str | Path) -> None:
+    """Log to a file; an uncaught StudyError ends the job with its one line on the terminal too, anything else with its traceback."""
+    logging.basicConfig(filename=path, filemode="w", level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", force=True)
+    logging.captureWarnings(True)
+    sys.excepthook = _report
+
+
+def _report(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    if isinstance(error, StudyError):
+        logging.error("%s", error)
+        print(f"actspace: {error}", file=sys.stderr)
+        return
+    logging.error("unexpected error", exc_info=(kind, error, traceback))
+    sys.__excepthook__(kind, error, traceback)
+
+
+def device(wanted: str) -> str:
+    """Return the device to run on: `auto` takes a GPU if there is one.
+
+    Raises
+    ------
+    StudyError
+        If a GPU is asked for and there is none.
+    """
+    import torch  # jobs without a model need not pay for it
+
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise StudyError("compute.device: 'cuda', but torch sees no GPU; set it to 'auto' or 'cpu'")
+    return ("cuda" if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted

@@ -1,0 +1,75 @@
+"""The manifest of a study: every current file with its sha256; and its check.
+
+A removed member leaves its files behind; what is not in the manifest is not part of the study."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from actspace import provenance
+from actspace.errors import StudyError
+
+Receipts = dict[str, dict[str, Any]]
+
+
+def read_receipts(paths: Iterable[str]) -> Receipts:
+    """Read receipts, by the path of what they belong to."""
+    return {str(path).removesuffix(".json"): provenance.read_receipt(path) for path in sorted(map(str, paths))}
+
+
+def write(path: Path, receipts: Iterable[str]) -> None:
+    """Write the manifest of the artifacts whose receipts are given; paths in it are relative to the manifest's folder."""
+    files = {
+        Path(artifact).relative_to(path.parent).as_posix(): {key: record[key] for key in ("sha256", "size", "rule")}
+        for artifact, record in read_receipts(receipts).items()
+    }
+    path.write_text(json.dumps({"files": files}, indent=1, sort_keys=True) + "\n")
+
+
+def verify(folder: Path) -> list[str]:
+    """Compare the files of a study with its manifest; return one line per file that is missing or was changed.
+
+    Raises
+    ------
+    StudyError
+        If the folder has no readable manifest.
+    """
+    try:
+        files = json.loads((folder / "manifest.json").read_text())["files"]
+    except (OSError, ValueError, KeyError):
+        raise StudyError(f"{folder}: no readable manifest.json; give the results folder of a finished study") from None
+    missing = [f"{folder / name}: missing" for name in files if not (folder / name).is_file()]
+    present = [name for name in files if (folder / name).is_file()]
+    changed = [f"{folder / name}: changed" for name in present if provenance.sha256_of(folder / name) != files[name]["sha256"]]
+    return missing + changed
+
+
+def token_passes(receipts: Iterable[Mapping[str, Any]]) -> float:
+    """Sum the full-depth token passes of jobs; several artifacts of one job count once."""
+    jobs = {json.dumps([r["rule"], r["cfg"], r["inputs"]], sort_keys=True): r["extra"].get("token_passes", 0.0) for r in receipts}
+    return float(sum(jobs.values()))
+
+
+def closing_line(folder: Path, seconds: float) -> str:
+    """Say what a finished run took and where its report lies."""
+    files = json.loads((folder / "manifest.json").read_text())["files"]
+    passes = token_passes(provenance.read_receipt(provenance.receipt_of(folder / name)) for name in files)
+    return f"actspace: {folder.name} is done: {seconds:.0f} s in this run; the study took {passes:,.0f} full-depth token passes; report: {folder / 'report.html'}"
+
+
+def main() -> int:
+    """Check the folders that are named on the command line; the exit code says whether all are whole."""
+    try:
+        problems = [line for folder in sys.argv[1:] for line in verify(Path(folder))]
+    except StudyError as error:
+        problems = [str(error)]
+    print("\n".join(problems) or "every file is as the manifest says")
+    return bool(problems)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,78 @@
+"""Sweeps along paths, and where a curve first crosses a threshold of KL.
+
+Source: Heimersheim (2024). A crossing is sought on a grid and then bisected in its bracket, since a curve can come back
+under the threshold; one that never crosses is censored, and its crossing is infinite."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from actspace.perturbations.engine import Engine, Prompts, Readout, Reference
+from actspace.perturbations.paths import Path
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Some directions at some bases, to be walked along one path."""
+
+    engine: Engine
+    prompts: Prompts
+    reference: Reference
+    """Of the bases, from the engine."""
+    bases: Tensor
+    """(prompt, d_model), float64"""
+    directions: Tensor
+    """(prompt, row, d_model), float64"""
+    path: Path
+    grid: Tensor
+    """(step,), float64, evenly spaced positions from 0 to the end of the path"""
+
+    def along_grid(self) -> Readout:
+        """Measure every position of the grid for every direction: Tensors (prompt, row, step) on the model's device."""
+        vectors = self.path.points(self.bases[:, None], self.directions, self.grid)
+        out = self.engine.measure(self.prompts, self.reference, vectors.flatten(1, 2))
+        shape = vectors.shape[:-1]
+        return Readout(*(x.reshape(shape) for x in (out.kl_base_pert_nats, out.l2_late, out.cosine_late)))
+
+    def first_crossings(self, kl: Tensor, threshold_nats: float) -> Tensor:
+        """Find where each curve first rises above the threshold: its bracket on the grid, then bisection inside it.
+
+        All open brackets of all prompts are halved in the same launches.
+
+        Parameters
+        ----------
+        kl : Tensor of shape (prompt, row, step)
+            KL on the grid.
+        threshold_nats : float, positive
+
+        Returns
+        -------
+        float64 Tensor of shape (prompt, row)
+            Middle of the last bracket, which is at most `path.tolerance` wide; +inf where the grid is never above.
+        """
+        above = kl > threshold_nats
+        crossed = above.any(-1)
+        first = above.byte().argmax(-1).clamp_min(1)  # position 0 is the base itself
+        low, high = self.grid[first - 1], self.grid[first]
+        if crossed.any():
+            # Prompts differ in their number of open brackets: these go to the front, in as many rows as the most has.
+            rows = (~crossed).byte().argsort(dim=-1, stable=True)[:, : int(crossed.sum(-1).max())]
+            halved = self._bisect(rows, low.gather(1, rows), high.gather(1, rows), threshold_nats)
+            low, high = (whole.scatter(1, rows, part) for whole, part in zip((low, high), halved, strict=True))
+        return torch.where(crossed, (low + high) / 2, torch.inf)
+
+    def _bisect(self, rows: Tensor, low: Tensor, high: Tensor, threshold_nats: float) -> tuple[Tensor, Tensor]:
+        """Halve the brackets (prompt, bracket) of some rows of the directions until they are narrow enough."""
+        chosen = self.directions[torch.arange(len(rows), device=rows.device)[:, None], rows]
+        widest = float((self.grid[1:] - self.grid[:-1]).max())
+        # A hair off the ratio: the rounding of the grid's spacing must not cost another round.
+        for _ in range(math.ceil(math.log2(widest / self.path.tolerance) - 1e-9)):
+            middle = (low + high) / 2
+            vectors = self.path.points(self.bases[:, None], chosen, middle[..., None])[:, :, 0]
+            over = self.engine.measure(self.prompts, self.reference, vectors).kl_base_pert_nats > threshold_nats
+            low, high = torch.where(over, low, middle), torch.where(over, middle, high)
+        return low, high

@@ -1,0 +1,162 @@
+"""One perturbation experiment, from draws to tables: bases x directions x paths at the site of an engine.
+
+Source: Heimersheim (2024), with the mixtures of Lee & Heimersheim (2024)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from actspace.errors import StudyError
+from actspace.models import to_gauge
+from actspace.perturbations.bases import Gaussian, base_activations, fit_gaussian
+from actspace.perturbations.curves import Sweep
+from actspace.perturbations.directions import Pool, cosine_minus_deviation, directions, draw_targets
+from actspace.perturbations.engine import Engine, Readout
+from actspace.perturbations.paths import PATHS
+
+ELEMENTS_PER_BATCH = {"cpu": 2**23, "cuda": 2**26}
+"""Numbers in the perturbed vectors of one batch of prompts, at most: 64 MB of float64 on a CPU, 512 MB on a GPU."""
+LABELS = ["experiment", "site", "weights", "base", "direction", "path"]
+
+
+@dataclass(frozen=True)
+class Activations:
+    """What an experiment takes: prompts, their activations at the site, and others like them; all in its gauge."""
+
+    token_ids: Tensor
+    """(prompt, token), int: prompts of one length; the last position is perturbed."""
+    documents: NDArray
+    """(prompt,): the document that each prompt comes from."""
+    real: NDArray
+    """(prompt, d_model): activation at the site, at the last position of each prompt."""
+    pool: NDArray
+    """(row, d_model): real activations to draw targets from, best at the same position."""
+    pool_documents: NDArray
+    """(row,)"""
+    mean: NDArray
+    """(d_model,)"""
+    covariance: NDArray
+    """(d_model, d_model)"""
+
+
+def run_experiment(
+    engine: Engine, cfg: Mapping[str, Any], activations: Activations, seed: int, *, experiment: str, weights: str
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Perturb the first prompts' activations from every base, into every family of directions, along every path.
+
+    The same draws serve all bases, families and paths of a prompt; they depend on the seed and its number alone.
+
+    Parameters
+    ----------
+    cfg : mapping
+        `bases`, `directions`, `paths` (lists of names); `prompts` (how many); `draws` (directions per prompt and
+        family); `steps` (positions on a path, with both ends); `threshold_nats`.
+    seed : int
+        Of this experiment. Two experiments with one seed share their draws prompt by prompt.
+    experiment, weights : str
+        Labels for the tables.
+
+    Returns
+    -------
+    curves : DataFrame
+        One row per position: experiment, site, weights, base, direction, path, read_hook, prompt, draw, step,
+        angle_deg, distance, relative_distance, kl_base_pert_nats, l2_late, cosine_late.
+    thresholds : DataFrame
+        One row per curve: experiment, site, weights, base, direction, path, prompt, draw, threshold_nats, crossing,
+        end, cosine_minus_deviation. Crossing and end are in degrees (sphere) or in base norms (straight); a crossing
+        is +inf where the curve stays under the threshold.
+
+    Raises
+    ------
+    StudyError
+        If there are too few prompts or documents, a grid is too coarse, or a direction has no path.
+    """
+    available = len(activations.token_ids)
+    if available < cfg["prompts"]:
+        raise StudyError(f"prompts: {cfg['prompts']} asked for and {available} at hand; lower it or use more text")
+    for name in cfg["paths"]:
+        PATHS[name].grid(cfg["steps"])
+    gaussian = fit_gaussian(activations.mean, activations.covariance)
+    per_prompt = len(cfg["directions"]) * cfg["draws"] * cfg["steps"] * engine.model.d_model
+    batch = max(1, ELEMENTS_PER_BATCH.get(engine.model.device.type, ELEMENTS_PER_BATCH["cpu"]) // per_prompt)
+    curves, thresholds = [], []
+    for first in range(0, cfg["prompts"], batch):
+        numbers = np.arange(first, min(first + batch, cfg["prompts"]))
+        for base, sweep in _sweeps(engine, cfg, activations, gaussian, numbers, seed):
+            labels = {"experiment": experiment, "weights": weights, "base": base, "path": sweep.path.name}
+            readout = sweep.along_grid()
+            crossings = sweep.first_crossings(readout.kl_base_pert_nats, cfg["threshold_nats"])
+            rows = _rows(cfg["directions"], numbers, cfg["draws"]).assign(**labels, site=engine.site)
+            curves.append(_curve_table(rows, sweep, readout))
+            thresholds.append(_threshold_table(rows, sweep, crossings, cfg["threshold_nats"], activations.mean))
+    return _joined(curves), _joined(thresholds)
+
+
+def _sweeps(
+    engine: Engine, cfg: Mapping[str, Any], activations: Activations, gaussian: Gaussian, numbers: NDArray, seed: int
+) -> Iterator[tuple[str, Sweep]]:
+    """Yield one sweep per base and path for some prompts; all families stand side by side on its row axis."""
+    gauge, device, first = engine.gauge, engine.model.device, int(numbers[0])
+    pool = Pool(np.asarray(activations.pool, np.float64), activations.pool_documents)
+    mean_norm = float(np.linalg.norm(pool.activations, axis=1).mean())
+    targets = draw_targets(pool, gaussian, activations.documents[numbers], cfg["draws"], gauge, seed, first)
+    prompts = engine.prepare(activations.token_ids[torch.from_numpy(numbers)])
+    for name in cfg["bases"]:
+        drawn = base_activations(name, activations.real[numbers], gaussian, mean_norm, gauge, seed, first)
+        bases = to_gauge(torch.from_numpy(drawn), gauge)
+        families = [to_gauge(directions(family, targets, bases), gauge) for family in cfg["directions"]]
+        bases, stacked = bases.to(device), torch.cat(families, 1).to(device)
+        reference = engine.reference(prompts, bases)
+        for path in (PATHS[path] for path in cfg["paths"]):
+            yield name, Sweep(engine, prompts, reference, bases, stacked, path, path.grid(cfg["steps"]).to(device))
+
+
+def _rows(families: Sequence[str], numbers: NDArray, draws: int) -> pd.DataFrame:
+    """Name the rows of a sweep, (prompt, family and draw) in this order."""
+    index = pd.MultiIndex.from_product([numbers, families, range(draws)], names=["prompt", "direction", "draw"])
+    return index.to_frame(index=False)
+
+
+def _curve_table(rows: pd.DataFrame, sweep: Sweep, readout: Readout) -> pd.DataFrame:
+    """Lay a sweep out, one row for each position of each curve."""
+    angle, relative = sweep.path.coordinates(sweep.bases[:, None], sweep.directions, sweep.grid)
+    steps = len(sweep.grid)
+    values = {
+        "angle_deg": angle,
+        "distance": relative * sweep.bases.norm(dim=-1)[:, None, None],
+        "relative_distance": relative,
+        "kl_base_pert_nats": readout.kl_base_pert_nats,
+        "l2_late": readout.l2_late,
+        "cosine_late": readout.cosine_late,
+    }
+    table = rows.loc[rows.index.repeat(steps), [*LABELS, "prompt", "draw"]].reset_index(drop=True)
+    table.insert(len(LABELS), "read_hook", sweep.engine.read_hook)
+    table = table.assign(step=np.tile(np.arange(steps), len(rows)))
+    return table.assign(**{name: value.cpu().numpy().ravel() for name, value in values.items()})
+
+
+def _threshold_table(
+    rows: pd.DataFrame, sweep: Sweep, crossings: Tensor, threshold_nats: float, mean: NDArray
+) -> pd.DataFrame:
+    """Lay crossings out, one row for each curve."""
+    cosine = cosine_minus_deviation(sweep.path, sweep.bases, sweep.directions, mean)
+    return rows[[*LABELS, "prompt", "draw"]].assign(
+        threshold_nats=threshold_nats,
+        crossing=crossings.cpu().numpy().ravel(),
+        end=sweep.path.end,
+        cosine_minus_deviation=cosine.cpu().numpy().ravel(),
+    )
+
+
+def _joined(tables: list[pd.DataFrame]) -> pd.DataFrame:
+    """Put tables under each other; labels become categories, or millions of rows would each hold six strings."""
+    table = pd.concat(tables, ignore_index=True)
+    return table.astype({name: "category" for name in (*LABELS, "read_hook") if name in table})

@@ -1,0 +1,118 @@
+"""Receipts: beside every artifact `x` a small `x.json` that says what it is and what it was made from.
+
+Consumers take the artifact as `ancient()` and the receipt as the input that counts; Snakemake compares small files by content, so copying
+or touching gigabytes reruns nothing. A receipt therefore holds nothing that differs between two equal runs: no time, no path of the machine."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from actspace.errors import StudyError
+
+PACKAGES = ("torch", "transformers", "transformer_lens", "numpy", "pandas", "scikit-learn", "pyarrow")
+
+
+@dataclass(frozen=True)
+class MadeBy:
+    """What made an artifact: rule, resolved settings, code fingerprint, inputs by sha256, software."""
+
+    study: str
+    rule: str
+    cfg: Mapping[str, Any]
+    code: str
+    inputs: Mapping[str, str]
+    versions: Mapping[str, str] = field(default_factory=lambda: versions())
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def adding(self, **extra: Any) -> MadeBy:
+        """Return a copy that also records what was learned while running: device, counts, token passes."""
+        return MadeBy(self.study, self.rule, self.cfg, self.code, self.inputs, self.versions, {**self.extra, **extra})
+
+    def as_json(self) -> str:
+        """Return the record as one line of key-sorted JSON, as it stands in Parquet and safetensors metadata."""
+        return json.dumps(asdict(self), sort_keys=True, default=str)
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Return the versions of the packages that numbers depend on."""
+    installed = {d.metadata["Name"].lower().replace("_", "-"): d.version for d in importlib.metadata.distributions()}
+    return {name: installed.get(name.replace("_", "-"), "absent") for name in PACKAGES}
+
+
+def of(study: str, rule: str, params: Any, inputs: Iterable[str]) -> MadeBy:
+    """Record what a job is about to make: its two params, and the sha256 that the receipts among its inputs state.
+
+    Inputs without a receipt (a user's own files) are hashed.
+    """
+    paths = sorted({str(path) for path in inputs})
+    receipts = {path for path in paths if path.endswith(".json") and path.removesuffix(".json") in paths}
+    sums = {path.removesuffix(".json"): read_receipt(path)["sha256"] for path in receipts}
+    sums |= {path: sha256_of(Path(path)) for path in paths if path not in receipts and path not in sums and Path(path).is_file()}
+    return MadeBy(study, rule, dict(params.cfg), str(params.code), dict(sorted(sums.items())))
+
+
+def write(path: str | Path, writer: Callable[[Path], None], made_by: MadeBy) -> None:
+    """Write an artifact and its receipt so that neither ever looks finished when it is not.
+
+    `writer` gets a temporary name in the same folder; the file takes its own name when it is complete and on the disk, its receipt after it.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _rename_when_done(path, writer)
+    record = {"sha256": sha256_of(path), "size": path.stat().st_size, **asdict(made_by)}
+    text = json.dumps(record, sort_keys=True, indent=1, default=str) + "\n"
+    _rename_when_done(receipt_of(path), lambda temporary: _write_text(temporary, text))
+
+
+def receipt_of(path: str | Path) -> Path:
+    """Return the path of an artifact's receipt."""
+    return Path(f"{path}.json")
+
+
+def read_receipt(receipt: str | Path) -> dict[str, Any]:
+    """Read a receipt; a damaged one is a StudyError that names the remedy."""
+    try:
+        record: dict[str, Any] = json.loads(Path(receipt).read_text())
+        record["sha256"]
+    except (ValueError, KeyError, OSError) as error:
+        raise StudyError(f"{receipt}: not a receipt ({type(error).__name__}); delete it and run again") from None
+    return record
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _rename_when_done(path: Path, writer: Callable[[Path], None]) -> None:
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        writer(temporary)
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")

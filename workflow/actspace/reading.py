@@ -1,0 +1,110 @@
+"""Reading config files: one clear line for every mistake, with the key's path, what was found and what was allowed."""
+
+from __future__ import annotations
+
+import difflib
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+from actspace.config import Study
+from actspace.errors import StudyError
+
+SHOWN = 60
+
+
+def read_study(config: dict[str, Any], name: str = "config") -> Study:
+    """Check a config, as read from YAML, and return it as a study.
+
+    Raises
+    ------
+    StudyError
+        One line per mistake: `name: key.path: what is wrong; what to do`.
+    """
+    if not isinstance(config, dict):
+        raise StudyError(f"{name}: a config is a mapping of keys, found {_shown(config)}")
+    try:
+        return Study.model_validate(config)
+    except ValidationError as error:
+        lines = [f"{name}: {_line(dict(details), config)}" for details in error.errors()]
+        raise StudyError("\n".join(dict.fromkeys(lines))) from None
+
+
+def _line(details: dict[str, Any], config: dict[str, Any]) -> str:
+    keys, allowed = _locate(details["loc"], config)
+    where = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in keys).lstrip(".")
+    kind, value, message = details["type"], _shown(details["input"]), details["msg"]
+    if kind == "extra_forbidden":
+        near = difflib.get_close_matches(str(keys[-1]), allowed, n=1)
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+        return f"{where}: unknown key; allowed here: {', '.join(allowed)}{hint}"
+    if kind == "missing":
+        return f"{where}: missing; this key is required"
+    if kind == "value_error":
+        return f"{where}.{details['ctx']['error']}".lstrip(".")
+    if kind == "string_pattern_mismatch":
+        return f"{where}: {value} does not have the form {details['ctx']['pattern']}"
+    if kind.startswith("union_tag"):
+        return f"{where}.kind: found {_shown(_tag(details['input']))}; allowed: {details.get('ctx', {}).get('expected_tags', 'see config/README.md')}"
+    return f"{where}: found {value}; {message[0].lower()}{message[1:]}"
+
+
+def _tag(value: Any) -> Any:
+    return value.get("kind", "nothing") if isinstance(value, dict) else value
+
+
+def _shown(value: Any) -> str:
+    text = f"the mapping of {', '.join(map(str, value))}" if isinstance(value, dict) else repr(value)
+    return text if len(text) <= SHOWN else text[: SHOWN - 3] + "..."
+
+
+def _locate(loc: tuple[int | str, ...], config: Any) -> tuple[list[int | str], list[str]]:
+    """Return the keys as they stand in the file (a union's tag is no key), and the keys that the innermost section allows."""
+    keys: list[int | str] = []
+    kind: Any = Study
+    section: Any = Study
+    value = config
+    for position, part in enumerate(loc):
+        kind = _bare(kind)
+        if _is_union(kind) and not (isinstance(value, dict) and part in value):
+            kind = next((m for m in get_args(kind) if _is_tagged(m, part)), kind)
+            section = kind
+            continue
+        if part == "[key]":  # a mapping's own key was refused
+            continue
+        section = kind if _is_section(kind) else section
+        keys.append(part)
+        last = position == len(loc) - 1
+        inside = isinstance(value, dict) and part in value or isinstance(value, list) and isinstance(part, int) and part < len(value)
+        value = value[part] if inside and not last else value  # type: ignore[index]
+        kind = _inside(kind, part)
+    return keys, list(section.model_fields) if _is_section(section) else []
+
+
+def _is_section(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
+def _is_union(kind: Any) -> bool:
+    return get_origin(kind) in (Union, UnionType)
+
+
+def _is_tagged(kind: Any, tag: int | str) -> bool:
+    return _is_section(kind) and "kind" in kind.model_fields and tag in get_args(kind.model_fields["kind"].annotation)
+
+
+def _bare(kind: Any) -> Any:
+    """Strip Annotated and Optional."""
+    while get_origin(kind) is Annotated:
+        kind = get_args(kind)[0]
+    if _is_union(kind):
+        members = [m for m in get_args(kind) if m is not type(None)]
+        return _bare(members[0]) if len(members) == 1 else kind
+    return kind
+
+
+def _inside(kind: Any, part: int | str) -> Any:
+    if _is_section(kind):
+        return kind.model_fields[part].annotation if part in kind.model_fields else None
+    return get_args(kind)[-1] if get_origin(kind) in (dict, list) else None

@@ -1,0 +1,146 @@
+"""The registry of figures: what the report can show, and what each figure needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+
+from actspace.report import figures_dictionaries as dictionaries
+from actspace.report import figures_perturbations as perturbations
+from actspace.report import figures_probes as probes
+from actspace.report.spec import FigureSpec, Tables
+
+CONTROLS = {
+    "late_layer_control": ("sensitive_directions", "late_layer", "Control: perturbing a late layer"),
+    "random_weights_control": ("plateaus", "plateaus_random_weights", "Control: random weights"),
+}
+
+
+def _controls() -> list[FigureSpec]:
+    return [
+        FigureSpec(
+            id=figure_id,
+            draw=partial(perturbations.control, experiment=experiment, contrast=contrast),
+            tables=("perturbation_curves",),
+            section=perturbations.SECTION,
+            title=title,
+            caption=partial(perturbations.control_caption, experiment=experiment, contrast=contrast),
+            has_rows=partial(perturbations.has_control, experiment=experiment, contrast=contrast),
+        )
+        for figure_id, (experiment, contrast, title) in CONTROLS.items()
+    ]
+
+
+_SPECS = [
+    FigureSpec(
+        id="toy_truth",
+        draw=probes.toy_truth,
+        tables=("toy_points", "toy_directions", "toy_truth"),
+        section=probes.SECTION,
+        title="Logistic regression finds a tilted direction",
+        caption=probes.toy_caption,
+    ),
+    FigureSpec(
+        id="probe_layers",
+        draw=probes.layer_profile,
+        tables=("probe_summary",),
+        section=probes.SECTION,
+        title="Truth probes over layers",
+        caption=probes.layer_caption,
+        has_rows=probes.has_accuracy,
+    ),
+    FigureSpec(
+        id="probe_angles",
+        draw=probes.probe_angles,
+        tables=("probe_angles",),
+        section=probes.SECTION,
+        title="Angles between probes",
+        caption=probes.angles_caption,
+    ),
+    FigureSpec(
+        id="unexplained_variance",
+        draw=dictionaries.unexplained_variance,
+        tables=("dictionary_metrics",),
+        section=dictionaries.SECTION,
+        title="Unexplained variance against active latents",
+        caption=dictionaries.unexplained_variance_caption,
+    ),
+    FigureSpec(
+        id="variance_definitions",
+        draw=dictionaries.variance_definitions,
+        tables=("dictionary_metrics",),
+        section=dictionaries.SECTION,
+        title="Five definitions of unexplained variance",
+        caption=dictionaries.variance_definitions_caption,
+        has_rows=dictionaries.has_all_definitions,
+    ),
+    FigureSpec(
+        id="loss_recovered",
+        draw=dictionaries.loss_recovered,
+        tables=("dictionary_metrics",),
+        section=dictionaries.SECTION,
+        title="Loss recovered by spliced reconstructions",
+        caption=dictionaries.loss_recovered_caption,
+        has_rows=dictionaries.has_recovered,
+    ),
+    FigureSpec(
+        id="training_curves",
+        draw=dictionaries.training_curves,
+        tables=("training_curves",),
+        section=dictionaries.SECTION,
+        title="Training of the sparse autoencoders",
+        caption=dictionaries.training_curves_caption,
+    ),
+    FigureSpec(
+        id="comparisons",
+        draw=perturbations.comparisons,
+        tables=("perturbation_comparisons",),
+        section=perturbations.SECTION,
+        title="All comparisons of families",
+        caption=perturbations.comparisons_caption,
+        has_rows=perturbations.has_auroc,
+    ),
+    *_controls(),
+]
+FIGURES: dict[str, FigureSpec] = {spec.id: spec for spec in _SPECS}
+
+
+def experiment_figures(experiment: str) -> dict[str, FigureSpec]:
+    """Return the two figures of one perturbation experiment: `curves_<experiment>` and `thresholds_<experiment>`."""
+    name = experiment.replace("_", " ")
+    specs = [
+        FigureSpec(
+            id=f"{kind}_{experiment}",
+            draw=partial(draw, experiment=experiment),
+            tables=(table,),
+            section=perturbations.SECTION,
+            title=f"{title}: {name}",
+            caption=partial(caption, experiment=experiment),
+            has_rows=partial(perturbations.has_experiment, table=table, experiment=experiment),
+        )
+        for kind, draw, caption, table, title in (
+            ("curves", perturbations.curves, perturbations.curves_caption, "perturbation_curves", "Curves"),
+            (
+                "thresholds",
+                perturbations.thresholds,
+                perturbations.thresholds_caption,
+                "perturbation_thresholds",
+                "Threshold crossings",
+            ),
+        )
+    ]
+    return {spec.id: spec for spec in specs}
+
+
+def figure_specs(experiments: Iterable[str]) -> dict[str, FigureSpec]:
+    """Return all figures of a study with these perturbation experiments, in the order of the report."""
+    own = {i: spec for name in experiments for i, spec in experiment_figures(name).items()}
+    general = {i: spec for i, spec in FIGURES.items() if spec.section != perturbations.SECTION}
+    return {**general, **own, **{i: spec for i, spec in FIGURES.items() if i not in general}}
+
+
+def available_figures(tables: Tables) -> dict[str, FigureSpec]:
+    """Return the figures that the tables of a study can fill, in the order of the report."""
+    curves = tables.get("perturbation_curves")
+    experiments = [] if curves is None or curves.empty else [str(name) for name in curves["experiment"].unique()]
+    return {i: spec for i, spec in figure_specs(experiments).items() if spec.available(tables)}

@@ -1,0 +1,227 @@
+"""Figures about clustering and sparse autoencoders."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from actspace.report import style
+from actspace.report.spec import Tables, counted, panels, plural
+from actspace.report.summaries import per_fit
+
+SECTION = "Clustering and sparse autoencoders"
+DEFINITIONS = {
+    "fvu_per_row": "B: mean over rows",
+    "fvu_per_dimension": "C: mean over dimensions",
+    "fvu_residual_variance": "V: variance of the residual",
+    "fvu_uncentred": "Z: relative to zero",
+}
+DATA_STYLE = {"real": ("-", None), "gaussian": ("--", "white")}
+DATA_LABEL = {"real": "real activations", "gaussian": "Gaussian surrogate"}
+
+
+def places(fits: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Yield the fits of one hook point of one capture at a time, with a name for its panel."""
+    for (capture, hook), rows in fits.groupby(["capture", "hook"], sort=False):
+        yield f"{hook} ({capture})", rows
+
+
+def draw_against_l0(ax: Axes, fits: pd.DataFrame, metric: str) -> None:
+    """Draw one line per family, dictionary size and kind of data, with the intervals that the table holds."""
+    # Clusterings and PCA need no line per size: k-means always has one active latent, PCA always has all components.
+    sizes = fits["n_latents"].where(~fits["family"].isin(["kmeans", "pca"]), 0)
+    for (family, data, _), rows in fits.groupby(["family", "data", sizes.rename("size")], sort=False):
+        rows = rows.sort_values("l0")
+        line, face = DATA_STYLE[data]
+        below, above = rows[metric] - rows[f"{metric}_low"], rows[f"{metric}_high"] - rows[metric]
+        ax.errorbar(
+            rows["l0"],
+            rows[metric],
+            yerr=[below.clip(lower=0).fillna(0), above.clip(lower=0).fillna(0)],
+            color=style.colour(family),
+            linestyle="none" if family == "kmeans" else line,
+            marker=style.MARKERS.get(family, "o"),
+            markerfacecolor=face or style.colour(family),
+            markersize=5,
+            linewidth=1.4,
+            capsize=2,
+            elinewidth=1,
+        )
+    style.logarithmic(ax.xaxis)
+    ax.set_xlabel("active latents per token (L0)")
+    ax.margins(x=0.12)
+
+
+def name_sizes(ax: Axes, fits: pd.DataFrame) -> None:
+    """Write the number of clusters above the smallest and below the largest k-means fits to real data."""
+    clusters = fits[(fits["family"] == "kmeans") & (fits["data"] == "real")].sort_values("n_latents")
+    for place, row in zip((6, -12), (clusters.head(1), clusters.tail(1)), strict=True):
+        for fit in row.itertuples():
+            at = {"textcoords": "offset points", "xytext": (0, place), "fontsize": 7.5, "color": style.GREY}
+            ax.annotate(f"K = {fit.n_latents}", (fit.l0, fit.fvu_pooled), ha="center", **at)
+
+
+def family_key(figure: Figure, fits: pd.DataFrame) -> None:
+    """Place one legend under the panels: families by colour and marker, kinds of data by line and filling."""
+    families = [f for f in style.MARKERS if f in set(fits["family"])]
+    handles = [
+        Line2D([], [], color=style.colour(f), marker=style.MARKERS[f], label=style.label(f), linewidth=1.4)
+        for f in families
+    ]
+    for data in [d for d in DATA_STYLE if d in set(fits["data"])]:
+        line, face = DATA_STYLE[data]
+        key = {"color": style.GREY, "linestyle": line, "marker": "o", "markerfacecolor": face or style.GREY}
+        handles.append(Line2D([], [], label=DATA_LABEL[data], **key))
+    figure.legend(handles=handles, loc="outside lower center", ncols=4)
+
+
+def unexplained_variance(tables: Tables) -> Figure:
+    """Draw the pooled unexplained variance of every fit against its L0."""
+    fits = per_fit(tables["dictionary_metrics"])
+    parts = list(places(fits))
+    figure, axes = panels(len(parts), height=3.4, sharey=True)
+    for ax, (name, rows) in zip(axes, parts, strict=True):
+        draw_against_l0(ax, rows, "fvu_pooled")
+        name_sizes(ax, rows)
+        ax.set(title=name, ylim=(0, None))
+    axes[0].set_ylabel("fraction of variance unexplained (A)")
+    family_key(figure, fits)
+    return figure
+
+
+def unexplained_variance_caption(tables: Tables) -> str:
+    """Say how many fits were evaluated on how much text."""
+    fits = per_fit(tables["dictionary_metrics"])
+    of_data = {data: int((fits["data"] == data).sum()) for data in DATA_LABEL}
+    return (
+        f"Fraction of variance left unexplained (definition A, pooled over rows) by {of_data['real']} fits to real "
+        f"activations (filled, solid) and {of_data['gaussian']} to Gaussian data with the same mean and covariance "
+        f"(hollow, dashed), against the mean number of active latents per token. Evaluated on held-out text: "
+        f"{_extent(fits)}. Bars are 95% intervals over documents; K is the number of clusters. "
+        "What lies between a real curve and its Gaussian counterpart is structure beyond the covariance."
+    )
+
+
+def _extent(fits: pd.DataFrame) -> str:
+    real = fits[fits["data"] == "real"] if (fits["data"] == "real").any() else fits
+    return f"{counted(real['n_rows'].unique())} token positions of {counted(real['n_documents'].unique())} documents"
+
+
+def variance_definitions(tables: Tables) -> Figure:
+    """Draw definitions B, C, V and Z of each fit against A; the diagonal is agreement."""
+    fits = per_fit(tables["dictionary_metrics"])
+    shown = [metric for metric in DEFINITIONS if metric in fits]
+    figure, axes = panels(len(shown), height=2.9, columns=2, sharex=True)
+    for ax, metric in zip(axes, shown, strict=True):
+        for (family, data), rows in fits.groupby(["family", "data"], sort=False):
+            key = {"color": style.colour(family), "marker": style.MARKERS.get(family, "o")}
+            face = DATA_STYLE[data][1] or key["color"]
+            ax.plot(rows["fvu_pooled"], rows[metric], ls="none", markerfacecolor=face, markersize=5, **key)
+        ax.axline((0, 0), slope=1, color=style.GREY, linewidth=0.8, linestyle=":")
+        ax.set(title=DEFINITIONS[metric], ylabel="unexplained, this definition", xlim=(0, None), ylim=(0, None))
+    for ax in axes[-2:]:
+        ax.set_xlabel("unexplained, A: pooled")
+    family_key(figure, fits)
+    return figure
+
+
+def variance_definitions_caption(tables: Tables) -> str:
+    """Say what is compared, over how many fits."""
+    fits = per_fit(tables["dictionary_metrics"])
+    return (
+        f"The same {plural(len(fits), 'fit')} under five definitions of unexplained variance. Each point is one fit: its "
+        "value under definition A (sum of squared residuals over sum of squared deviations from the mean) against B "
+        "(mean of that ratio over rows), C (over dimensions), V (variance of the residual, blind to a constant error) and "
+        f"Z (relative to zero and not to the mean). Dotted: agreement. Evaluated on {_extent(fits)}."
+    )
+
+
+def training_curves(tables: Tables) -> Figure:
+    """Draw loss, unexplained variance, L0 and dead latents of each fit over training."""
+    table = tables["training_curves"]
+    keys = [key for key in ("capture", "hook", "fit") if key in table and (key == "fit" or table[key].nunique() > 1)]
+    wanted = {"loss": "loss", "fvu_pooled": "variance unexplained (A)", "l0": "L0", "fraction_dead": "fraction dead"}
+    figure, axes = panels(len(wanted), height=2.3, columns=2, sharex=True)
+    runs = [(" ".join(map(str, key)), rows.sort_values("step")) for key, rows in table.groupby(keys, sort=False)]
+    shades = fit_colours([name for name, _ in runs])
+    for ax, (column, title) in zip(axes, wanted.items(), strict=True):
+        for name, rows in runs:
+            ax.plot(rows["vectors"], rows[column], color=shades[name], linewidth=1.3)
+        ax.set(title=title, xlabel="training vectors")
+        ax.ticklabel_format(axis="x", style="sci", scilimits=(-3, 5))
+    style.logarithmic(axes[0].yaxis)
+    style.logarithmic(axes[2].yaxis)
+    figure.legend(
+        handles=[Line2D([], [], color=shades[name], label=name) for name, _ in runs],
+        loc="outside lower center",
+        ncols=2 if max(len(name) for name, _ in runs) > 30 else 3,
+    )
+    return figure
+
+
+def fit_colours(names: Iterable[str]) -> dict[str, tuple[float, float, float]]:
+    """Give every fit a shade of its family's colour; a fit is named `family-...`, after its hook where there are many."""
+    members: dict[str, list[str]] = {}
+    for name in names:
+        members.setdefault(name.split(" ")[-1].split("-")[0], []).append(name)
+    shades = {}
+    for family, fits in members.items():
+        # Two steps more than members, as the palest shades vanish on white.
+        shades.update(zip(fits, sns.light_palette(style.colour(family), len(fits) + 2)[2:], strict=True))
+    return shades
+
+
+def training_curves_caption(tables: Tables) -> str:
+    """Say how many fits were trained, and for how long."""
+    table = tables["training_curves"]
+    ends = table.groupby("fit")["vectors"].max()
+    return (
+        f"Training of {plural(len(ends), 'sparse autoencoder')} on {counted(ends.unique())} vectors each: loss, fraction "
+        "of variance unexplained (definition A), active latents per vector, and fraction of latents that are dead."
+    )
+
+
+def loss_recovered(tables: Tables) -> Figure:
+    """Draw how much of the model's loss comes back when reconstructions replace activations."""
+    fits = per_fit(tables["dictionary_metrics"])
+    shown = {m: t for m, t in RECOVERED.items() if m in fits}
+    fits = fits[fits[list(shown)].notna().any(axis=1)]
+    parts = [(name, rows, metric) for name, rows in places(fits) for metric in shown]
+    figure, axes = panels(len(parts), height=3.0, columns=2)
+    for ax, (name, rows, metric) in zip(axes, parts, strict=True):
+        draw_against_l0(ax, rows, metric)
+        ax.axhline(1, color=style.GREY, linewidth=0.8, linestyle=":")
+        ax.set(title=name, ylabel=shown[metric])
+    family_key(figure, fits)
+    return figure
+
+
+RECOVERED = {"ce_loss_recovered": "cross-entropy recovered", "kl_recovered": "KL divergence recovered"}
+
+
+def loss_recovered_caption(tables: Tables) -> str:
+    """Say what was spliced and what the numbers are relative to."""
+    table = tables["dictionary_metrics"]
+    rows = table[table["metric"].isin(RECOVERED)]
+    return (
+        f"What the model loses when the reconstructions of {plural(rows['fit'].nunique(), 'fit')} replace its activations: "
+        "1 is the undisturbed model (dotted), 0 the model with the activations set to zero. Evaluated on "
+        f"{counted(rows['n_rows'].unique())} token positions of {counted(rows['n_documents'].unique())} documents; bars "
+        "are 95% intervals where the table holds them."
+    )
+
+
+def has_recovered(tables: Tables) -> bool:
+    """Tell whether any fit was spliced into the model."""
+    return bool(tables["dictionary_metrics"]["metric"].isin(RECOVERED).any())
+
+
+def has_all_definitions(tables: Tables) -> bool:
+    """Tell whether definition A can be set against another."""
+    metrics = set(tables["dictionary_metrics"]["metric"])
+    return "fvu_pooled" in metrics and bool(metrics & set(DEFINITIONS))

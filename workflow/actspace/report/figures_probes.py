@@ -1,0 +1,147 @@
+"""Figures about truth directions: the toy, the profile over layers, and the angles between probes."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from actspace.report import style
+from actspace.report.spec import Tables, counted, panels, plural
+
+SECTION = "Truth directions"
+KNOWN_DIRECTIONS = ("theta", "sigma_inv_theta", "diag_inv_theta")
+LABEL_COLOURS = {1: style.ORANGE, 0: style.BLUE}
+LABEL_MARKERS = {1: "o", 0: "x"}
+LABEL_NAMES = {1: "true", 0: "false"}
+
+
+def toy_truth(tables: Tables) -> Figure:
+    """Draw the toy's points with the known directions and those that the probes found."""
+    points, directions = tables["toy_points"], tables["toy_directions"]
+    figure, (ax,) = panels(1, height=4.4)
+    figure.set_figwidth(6.4)
+    for label, rows in points.groupby("label"):
+        key = {"color": LABEL_COLOURS[int(label)], "marker": LABEL_MARKERS[int(label)], "alpha": 0.35}
+        ax.scatter(rows["x"], rows["y"], s=9, linewidths=0.8, rasterized=True, **key)
+    reach = float(points[["x", "y"]].abs().to_numpy().max())
+    for row in directions.itertuples():
+        _draw_direction(ax, str(row.name), row.x, row.y, reach)
+    ax.set(aspect="equal", xlabel="first coordinate", ylabel="second coordinate")
+    figure.legend(handles=_toy_key(directions), loc="outside lower center", ncols=3)
+    return figure
+
+
+def _draw_direction(ax: Axes, name: str, x: float, y: float, reach: float) -> None:
+    """Draw a known direction as a line through everything and a found one as an arrow, so that both are seen."""
+    colour, length = style.colour(name), (x**2 + y**2) ** 0.5
+    if name in KNOWN_DIRECTIONS:
+        ax.axline((0, 0), (x, y), color=colour, linestyle=style.DASHES.get(name, "-"), linewidth=1.4)
+        return
+    tip = (0.6 * reach * x / length, 0.6 * reach * y / length)
+    arrow = {"color": colour, "arrowstyle": "-|>", "linewidth": 2.4, "shrinkA": 0, "shrinkB": 0, "mutation_scale": 15}
+    ax.annotate("", tip, (0, 0), arrowprops=arrow)
+
+
+def _toy_key(directions: pd.DataFrame) -> list[Line2D]:
+    points = [
+        Line2D([], [], color=LABEL_COLOURS[i], marker=LABEL_MARKERS[i], linestyle="none", label=LABEL_NAMES[i])
+        for i in (1, 0)
+    ]
+    names = [str(name) for name in directions["name"]]
+    return points + [
+        _line(name, linewidth=1.4 if name in KNOWN_DIRECTIONS else 2.6, dashed=name in KNOWN_DIRECTIONS)
+        for name in names
+    ]
+
+
+def _line(name: str, linewidth: float = 1.6, dashed: bool = True) -> Line2D:
+    dash = style.DASHES.get(name, "-") if dashed else "-"
+    return Line2D([], [], linewidth=linewidth, color=style.colour(name), linestyle=dash, label=style.label(name))
+
+
+def toy_caption(tables: Tables) -> str:
+    """Say how many points are shown, and how the scores of the toy were obtained."""
+    points = tables["toy_points"]
+    text = (
+        f"The toy of the lesson: {counted([len(points)])} points in two classes shifted by the truth direction θ, with a "
+        "nuisance direction that is uncorrelated with truth but not orthogonal to it. Thin lines are the known directions, "
+        "arrows those that the probes found, drawn with one length."
+    )
+    scores = tables.get("toy_truth")
+    if scores is None or scores.empty:
+        return text
+    draws, size = counted(scores["n_draws"].unique()), counted(scores["n_points"].unique())
+    return f"{text} The scores of the probes come from {draws} independent draws of {size} points."
+
+
+def layer_profile(tables: Tables) -> Figure:
+    """Draw the accuracy of each probe over layers, one panel per pair of training and test set."""
+    table = tables["probe_summary"]
+    table = table[table["metric"] == "accuracy"]
+    pairs = list(table.groupby(["train_set", "test_set"], sort=False))
+    figure, axes = panels(len(pairs), height=2.6, columns=3 if len(pairs) > 2 else 2, sharex=True, sharey=True)
+    for ax, ((train, test), rows) in zip(axes, pairs, strict=True):
+        for probe, line in rows.groupby("probe", sort=False):
+            draw_over_layers(ax, line, str(probe))
+        surface = rows[(rows["layer"] == 0) & (rows["probe"] == "logistic_regression")]
+        for value in surface["value"]:
+            ax.axhline(value, color=style.BLACK, linewidth=0.9, linestyle=(0, (1, 2)))
+        ax.set(title=f"{train}" if train == test else f"{train} → {test}", xlabel="layer (0: embedding)")
+    for ax in axes[:: 3 if len(pairs) > 2 else 2]:
+        ax.set_ylabel("accuracy")
+    surface_key = Line2D([], [], color=style.BLACK, linewidth=0.9, linestyle=(0, (1, 2)), label="LR at layer 0")
+    handles = [_line(str(probe)) for probe in table["probe"].unique()]
+    figure.legend(handles=[*handles, surface_key], loc="outside lower center", ncols=3)
+    return figure
+
+
+def draw_over_layers(ax: Axes, rows: pd.DataFrame, name: str, label: str | None = None) -> None:
+    """Draw one line over layers with the interval that the table holds."""
+    rows = rows.sort_values("layer")
+    ax.plot(rows["layer"], rows["value"], color=style.colour(name), linestyle=style.DASHES.get(name, "-"), label=label)
+    ax.fill_between(rows["layer"], rows["low"], rows["high"], color=style.colour(name), alpha=0.18, linewidth=0)
+
+
+def layer_caption(tables: Tables) -> str:
+    """Say what was probed, on which sets and over how many splits."""
+    table = tables["probe_summary"]
+    table = table[table["metric"] == "accuracy"]
+    sets = ", ".join(sorted(set(table["train_set"]) | set(table["test_set"])))
+    return (
+        f"Accuracy of {plural(table['probe'].nunique(), 'linear probe')} at {plural(table['layer'].nunique(), 'layer')}, "
+        f"tested on held-out entities ({sets}); an arrow marks training on one set and testing on another. Means over "
+        f"{counted(table['n_splits'].unique())} splits by entity with 95% intervals over splits. Baselines: logistic "
+        "regression on the embedding (dotted black), and labels shuffled before training (dotted grey)."
+    )
+
+
+def probe_angles(tables: Tables) -> Figure:
+    """Draw the cosine between each pair of probes over layers."""
+    table = tables["probe_angles"]
+    pairs = list(table.groupby(["probe_a", "probe_b"], sort=False))
+    figure, axes = panels(len(pairs), height=2.4, columns=3 if len(pairs) > 2 else 2, sharex=True, sharey=True)
+    for ax, ((a, b), rows) in zip(axes, pairs, strict=True):
+        draw_over_layers(ax, rows, str(b))
+        ax.axhline(0, color=style.GREY, linewidth=0.8, linestyle=":")
+        ax.set_title(f"{style.label(str(a))}\nand {style.label(str(b))}", fontsize=8.5)
+        ax.set(xlabel="layer (0: embedding)", ylim=(-1.02, 1.02))
+    for ax in axes[:: 3 if len(pairs) > 2 else 2]:
+        ax.set_ylabel("cosine")
+    return figure
+
+
+def angles_caption(tables: Tables) -> str:
+    """Say how many probes are compared at how many layers."""
+    table = tables["probe_angles"]
+    probes = set(table["probe_a"]) | set(table["probe_b"])
+    return (
+        f"Cosine between the directions of {plural(len(probes), 'probe')} at {plural(table['layer'].nunique(), 'layer')}, "
+        "with 95% intervals over splits. One is the same direction, zero (dotted) none in common."
+    )
+
+
+def has_accuracy(tables: Tables) -> bool:
+    """Tell whether probes were scored by accuracy."""
+    return bool((tables["probe_summary"]["metric"] == "accuracy").any())

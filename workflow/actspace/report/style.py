@@ -1,0 +1,148 @@
+"""One look for all figures: colours fixed by name, names for readers, and SVG that is the same on every run.
+
+Colours are those of Okabe and Ito (2008), told apart with every common kind of colour blindness; line styles and markers
+say the same once more."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from html import escape
+
+import matplotlib as mpl
+import seaborn as sns
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from PIL import Image
+
+BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
+BLUE, VERMILLION, PURPLE, GREY = "#0072B2", "#D55E00", "#CC79A7", "#6E6E6E"
+
+COLOURS = {
+    # dictionary families
+    **{"kmeans": VERMILLION, "pca": GREY, "topk": BLUE, "l1": GREEN},
+    **{"batch_topk": SKY, "jumprelu": PURPLE, "matryoshka": ORANGE},
+    # probes, and the directions of the toy
+    **{"logistic_regression": BLUE, "mass_mean": VERMILLION, "mass_mean_covariance": GREEN, "shuffled_labels": GREY},
+    **{"shuffled_logistic_regression": PURPLE, "theta": BLACK, "sigma_inv_theta": SKY, "diag_inv_theta": ORANGE},
+    # bases, and directions from a real base
+    **{"real": ORANGE, "covariance_random": BLUE, "isotropic_random": PURPLE},
+    **{"toward_real": ORANGE, "toward_covariance_random": BLUE, "isotropic": PURPLE},
+    **{"real_mixture": VERMILLION, "covariance_mixture": GREEN},
+}
+MARKERS = {"kmeans": "o", "pca": "s", "topk": "^", "l1": "D", "batch_topk": "v", "jumprelu": "P", "matryoshka": "X"}
+DASHES = {
+    **{"real_mixture": "--", "covariance_mixture": "--", "isotropic": ":", "isotropic_random": ":"},
+    **{"mass_mean": "--", "mass_mean_covariance": "-.", "shuffled_labels": ":", "shuffled_logistic_regression": ":"},
+    **{"sigma_inv_theta": "--", "diag_inv_theta": "-."},
+}
+LABELS = {
+    **{"kmeans": "k-means", "pca": "PCA", "topk": "TopK SAE", "l1": "L1 SAE", "batch_topk": "BatchTopK SAE"},
+    **{"jumprelu": "JumpReLU SAE", "matryoshka": "Matryoshka SAE"},
+    **{"logistic_regression": "logistic regression", "mass_mean": "mass-mean", "shuffled_labels": "shuffled labels"},
+    **{"mass_mean_covariance": "mass-mean with covariance", "shuffled_logistic_regression": "LR on shuffled data"},
+    **{"theta": "truth θ", "sigma_inv_theta": "Σ⁻¹θ", "diag_inv_theta": "diag(Σ)⁻¹θ"},
+    **{"real": "real", "covariance_random": "covariance-random", "isotropic_random": "isotropic-random"},
+    **{"toward_real": "towards real", "toward_covariance_random": "towards covariance-random"},
+    **{"real_mixture": "real mixture", "covariance_mixture": "covariance mixture", "isotropic": "isotropic"},
+}
+RC = {
+    "svg.fonttype": "path",  # text as outlines: the same letters on every machine, with no font to fetch
+    "text.parse_math": False,  # names from a config may hold a dollar sign
+    "figure.dpi": 100,
+    "savefig.dpi": 120,
+    "font.family": "DejaVu Sans",
+    "font.size": 9.5,
+    "axes.titlesize": 10,
+    "axes.labelsize": 9.5,
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
+    "legend.fontsize": 8.5,
+    "legend.frameon": False,
+    "axes.edgecolor": "#888888",
+    "grid.color": "#E3E3E3",
+    "grid.linewidth": 0.6,
+}
+WIDTH = 7.6  # inches; a page column
+
+
+def colour(name: str) -> str:
+    """Return the one colour of a family, probe, base or direction; grey for a name that is not known here."""
+    return COLOURS.get(name, GREY)
+
+
+def label(name: str) -> str:
+    """Return a name as readers see it; an unknown one with its underscores as spaces."""
+    return LABELS.get(name, name.replace("_", " "))
+
+
+def logarithmic(axis: Axis) -> None:
+    """Make an axis logarithmic with plain numbers at its ticks; powers would need mathematical text, which is off."""
+    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 1000 * low else (1,)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+@contextmanager
+def theme() -> Iterator[None]:
+    """Draw with the look of the report; settings outside stay as they are."""
+    with mpl.rc_context({**sns.axes_style("whitegrid"), **RC}):
+        yield
+
+
+def to_svg(figure: Figure, figure_id: str, title: str, description: str) -> str:
+    """Render a figure as an SVG document that is the same for the same figure.
+
+    Parameters
+    ----------
+    figure_id : str
+        Salt of all ids inside, and their prefix: figures on one page do not share clip paths.
+    title, description : str
+        Read out by screen readers in place of the picture.
+
+    Returns
+    -------
+    str, an XML document without references to anything outside itself
+    """
+    buffer = io.StringIO()
+    with mpl.rc_context({**RC, "svg.hashsalt": figure_id}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, facecolor="white")
+    return accessible(smaller_images(stripped(buffer.getvalue())), figure_id, title, description)
+
+
+def stripped(svg: str) -> str:
+    """Remove document type, comments and metadata: they name addresses outside, and nothing needs them."""
+    svg = re.sub(r"<!DOCTYPE[^>]*>\s*", "", svg)
+    svg = re.sub(r"<!--.*?-->\s*", "", svg, flags=re.DOTALL)
+    return re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
+
+
+def smaller_images(svg: str, colours: int = 64) -> str:
+    """Reduce the pictures inside to a palette: clouds of lines need few colours, and a third of the bytes."""
+
+    def shrink(found: re.Match[str]) -> str:
+        picture = Image.open(io.BytesIO(base64.b64decode(found.group(1))))
+        out = io.BytesIO()
+        picture.quantize(colours, method=Image.Quantize.FASTOCTREE).save(out, format="png", optimize=True)
+        return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()
+
+    return re.sub(r"data:image/png;base64,([A-Za-z0-9+/=\s]+)", shrink, svg)
+
+
+def accessible(svg: str, figure_id: str, title: str, description: str) -> str:
+    """Prefix every id with the figure's own, and give the picture a title and a description."""
+    svg = re.sub(r'\bid="', f'id="{figure_id}-', svg)
+    svg = re.sub(r"url\(#", f"url(#{figure_id}-", svg)
+    svg = re.sub(r'href="#', f'href="#{figure_id}-', svg)
+    names = f'role="img" aria-labelledby="{figure_id}-title {figure_id}-description" '
+    texts = (
+        f'<title id="{figure_id}-title">{escape(title)}</title>'
+        f'<desc id="{figure_id}-description">{escape(description)}</desc>'
+    )
+    return re.sub(r"<svg ([^>]*)>", lambda m: f"<svg {names}{m.group(1)}>{texts}", svg, count=1)

@@ -1,0 +1,95 @@
+"""Summary tables behind the figures: everything that a plot shows and that is not a row of a result table already."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+FIT_KEYS = ["capture", "hook", "data", "fit"]
+FAMILY_KEYS = ["experiment", "site", "weights", "base", "direction", "path"]
+READOUTS = ("kl_base_pert_nats", "sqrt_2kl", "l2_late")
+PATH_UNITS = {"sphere": "angle_deg", "straight": "relative_distance"}
+
+
+def per_fit(metrics: pd.DataFrame) -> pd.DataFrame:
+    """Turn the metrics of dictionaries from one row per metric into one row per fit.
+
+    Parameters
+    ----------
+    metrics : DataFrame
+        Columns capture, hook, data, family, fit, n_latents, k, seed, metric, value, low, high, n_rows, n_documents.
+
+    Returns
+    -------
+    DataFrame with the columns of a fit and, for each metric m, `m`, `m_low` and `m_high`
+
+    Raises
+    ------
+    ValueError
+        If a fit has the same metric twice.
+    """
+    described = [*FIT_KEYS, "family", "n_latents", "k", "seed"]
+    fits = metrics.drop_duplicates(FIT_KEYS)[described].set_index(FIT_KEYS)
+    counts = metrics.groupby(FIT_KEYS, sort=False)[["n_rows", "n_documents"]].max()
+    columns = [
+        metrics.pivot(index=FIT_KEYS, columns="metric", values=end).add_suffix(suffix)
+        for end, suffix in (("value", ""), ("low", "_low"), ("high", "_high"))
+    ]
+    return fits.join([counts, *columns]).reset_index()
+
+
+def with_readouts(curves: pd.DataFrame) -> pd.DataFrame:
+    """Add `sqrt_2kl`, which is linear where the KL divergence is quadratic, and `travel` in the unit of the path.
+
+    Rounding can leave a KL of minus 1e-9 at the base; it counts as zero.
+    """
+    travel = curves["angle_deg"].where(curves["path"] == "sphere", curves["relative_distance"])
+    sqrt_2kl = np.sqrt(2 * curves["kl_base_pert_nats"].clip(lower=0))
+    return curves.assign(travel=travel, sqrt_2kl=sqrt_2kl)
+
+
+def curve_summary(curves: pd.DataFrame) -> pd.DataFrame:
+    """Give median and quartiles over all curves of a family, step by step.
+
+    Returns
+    -------
+    DataFrame with the family's keys, step, travel (median over the curves; degrees on the sphere, multiples of the
+    base's norm on the straight path), readout, median, lower_quartile, upper_quartile, n_prompts, n_curves
+    """
+    steps = with_readouts(curves).groupby([*FAMILY_KEYS, "step"], sort=False)
+    counts = steps.agg(travel=("travel", "median"), n_prompts=("prompt", "nunique"), n_curves=("prompt", "size"))
+    parts = []
+    for readout in READOUTS:
+        quartiles = steps[readout].quantile([0.25, 0.5, 0.75]).unstack()
+        quartiles.columns = pd.Index(["lower_quartile", "median", "upper_quartile"])
+        parts.append(counts.join(quartiles).assign(readout=readout))
+    return pd.concat(parts).reset_index()
+
+
+def crossing_ecdf(thresholds: pd.DataFrame) -> pd.DataFrame:
+    """Give, for each family, the fraction of curves that have crossed the threshold by each crossing point.
+
+    A curve that never crosses has an infinite crossing: it counts in the denominator alone.
+
+    Returns
+    -------
+    DataFrame with the family's keys, crossing, fraction (from 0 at the path's start to the last crossing, then to the
+    path's end), end, fraction_never, n_curves, n_prompts
+    """
+    parts = []
+    for keys, rows in thresholds.groupby(FAMILY_KEYS, sort=False):
+        crossed = np.sort(rows["crossing"].to_numpy(dtype=float))
+        crossed = crossed[np.isfinite(crossed)]
+        n, end = len(rows), float(rows["end"].max())
+        points = np.concatenate([[0.0], crossed, [end]])
+        heights = np.concatenate([[0.0], np.arange(1, len(crossed) + 1), [len(crossed)]]) / n
+        part = pd.DataFrame({"crossing": points, "fraction": heights, "end": end})
+        part = part.assign(fraction_never=1 - len(crossed) / n, n_curves=n, n_prompts=rows["prompt"].nunique())
+        parts.append(part.assign(**dict(zip(FAMILY_KEYS, keys, strict=True))))
+    return pd.concat(parts, ignore_index=True)
+
+
+def deviation_cosines(thresholds: pd.DataFrame) -> pd.DataFrame:
+    """Give the mean cosine of each family's directions with minus the base's deviation from the mean."""
+    families = thresholds.groupby(["base", "direction"], sort=False)["cosine_minus_deviation"]
+    return families.mean().rename("mean_cosine").reset_index()

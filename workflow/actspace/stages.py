@@ -1,0 +1,257 @@
+"""Which part of a study each stage uses, and which members each stage has.
+
+A stage's cfg holds just the keys it uses, so that changing any other reruns nothing; it is sorted by key, because Snakemake compares its text.
+Seeds in a cfg are derived from the study's seed and the member's own key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from actspace.config import Capture, Dictionaries, Gguf, Package, PackageText, Study
+from actspace.seeds import seed_for
+
+SPLITS = ("train", "test")
+CONTROLS = {"late_layer_control": ("sensitive_directions", "late_layer"), "random_weights_control": ("plateaus", "plateaus_random_weights")}
+ONLY_DRAWN = ("toy_points", "toy_directions", "perturbation_curves")
+"""Tables too long, or too plain, for anybody to open as CSV."""
+
+
+def canonical(value: Any) -> Any:
+    """Sort a cfg by key, all the way down."""
+    if isinstance(value, dict):
+        return {key: canonical(value[key]) for key in sorted(value)}
+    return [canonical(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+# --- members ---------------------------------------------------------------------------------------------------------------------------------
+
+
+def shards(study: Study, tokens: str, split: str) -> list[str]:
+    """List the shards of a token set, as they stand in file names; statements are one shard of the split `all`."""
+    if tokens in study.statements:
+        return ["000"] if split == "all" else []
+    return [f"{i:03d}" for i in range(study.tokens[tokens].shards)] if split in SPLITS else []
+
+
+def parts(study: Study, tokens: str) -> list[str]:
+    """List the files of a token set, or of a capture of it: split and shard."""
+    return [f"{split}-{shard}" for split in (*SPLITS, "all") for shard in shards(study, tokens, split)]
+
+
+def hooks_with_moments(study: Study) -> set[tuple[str, str]]:
+    """List the pairs of capture and hook whose moments some stage needs."""
+    wanted = {(member.capture, hook) for member in study.dictionaries.values() for hook in member.hooks}
+    return wanted | {(member.capture, member.site) for member in study.perturbations.values()}
+
+
+def fits(member: Dictionaries) -> dict[str, dict[str, Any]]:
+    """List the fits of a dictionary study: a key that names each, with its family and its own settings, as the family's `fit` or `train` takes them."""
+    found: dict[str, dict[str, Any]] = {}
+    if (kmeans := member.kmeans) is not None:
+        shared = kmeans.model_dump(include={"tolerance", "max_iterations"})
+        found |= {f"kmeans-k{k}-s{s}": {"n_clusters": k, **shared} for k in kmeans.sizes for s in kmeans.seeds}
+    if member.pca is not None:
+        found |= {f"pca-r{rank}": {"rank": rank} for rank in member.pca.ranks}
+    for family, axis, setting, letter in (("topk", "k", "k", "k"), ("l1", "coefficients", "l1_coefficient", "c")):
+        if (sae := getattr(member, family)) is not None:
+            shared = sae.model_dump(exclude={"latents", "seeds", axis}) | {"architecture": family}
+            found |= {
+                f"{family}-n{n}-{letter}{value:g}-s{s}": {**shared, "n_latents": n, setting: value} for n in sae.latents for value in getattr(sae, axis) for s in sae.seeds
+            }
+    return found
+
+
+def fit_labels(fit: str) -> dict[str, Any]:
+    """Read a fit's key: its family, how many latents are active by design (NaN where that is an outcome) and its seed."""
+    family, *settings = fit.split("-")
+    values = {setting[0]: float(setting[1:]) for setting in settings}
+    active = {"kmeans": 1.0, "pca": values.get("r"), "topk": values.get("k")}.get(family)
+    return {"family": family, "fit": fit, "k": active, "seed": int(values.get("s", 0))}
+
+
+def tables(study: Study) -> list[str]:
+    """List the tables that claims, figures and the page read."""
+    found = ["dictionary_metrics", "training_curves"] if study.dictionaries else []
+    found += ["toy_truth", "toy_points", "toy_directions"] if study.toy else []
+    found += ["probe_scores", "probe_summary", "probe_angles"] if study.probes else []
+    names = ("curves", "thresholds", "statistics", "comparisons")
+    return found + ([f"perturbation_{name}" for name in names] if study.perturbations else [])
+
+
+def figures(study: Study) -> dict[str, tuple[str, str]]:
+    """List the figures of a study: section of the report and caption file of each."""
+    dictionaries, probes, perturbations = "Dictionaries", "Probes", "Perturbations"
+    found = {"toy_truth": probes} if study.toy else {}
+    found |= dict.fromkeys(("probe_layers", "probe_angles"), probes) if study.probes else {}
+    found |= dict.fromkeys(("unexplained_variance", "variance_definitions"), dictionaries) if study.dictionaries else {}
+    found |= {"loss_recovered": dictionaries} if any(d.splice_sequences for d in study.dictionaries.values()) else {}
+    found |= {"training_curves": dictionaries} if any(d.topk or d.l1 for d in study.dictionaries.values()) else {}
+    listed = {figure: (section, figure) for figure, section in found.items()}
+    for name in study.perturbations:
+        listed |= {f"{kind}_{name}": (perturbations, f"{kind}_experiment") for kind in ("curves", "thresholds")}
+    for control, pair in CONTROLS.items():
+        listed |= {control: (perturbations, control)} if set(pair) <= set(study.perturbations) else {}
+    return listed | ({"comparisons": (perturbations, "comparisons")} if study.perturbations else {})
+
+
+# --- cfg of each stage -----------------------------------------------------------------------------------------------------------------------
+
+
+def package(study: Study, package: str) -> dict[str, Any]:
+    """Name, version and sha256 of a wheel."""
+    sources = [study.model.source, *(study.corpus.sources if study.corpus else [])]
+    found = next(s for s in sources if isinstance(s, Package | PackageText) and f"{s.name}-{s.version}" == package)
+    return {"name": found.name, "version": found.version, "sha256": found.sha256}
+
+
+def model(study: Study) -> dict[str, Any]:
+    """Check the model against all that the study asks of it."""
+    hooks = {f"captures.{name}.hooks": capture.hooks for name, capture in study.captures.items()}
+    reads = {f"perturbations.{name}.read": [member.read] for name, member in study.perturbations.items()}
+    lengths = {f"tokens.{name}.length": value.length for name, value in study.tokens.items()}
+    sites = {f"perturbations.{name}": [member.site, member.read] for name, member in study.perturbations.items()}
+    return {"model": _model(study), "hooks": hooks | reads, "lengths": lengths, "sites": sites}
+
+
+def selfcheck(study: Study) -> dict[str, Any]:
+    """Hook points that must be what TransformerLens calls them."""
+    hooks = {hook for capture in study.captures.values() for hook in capture.hooks} | {member.read for member in study.perturbations.values()}
+    return {"model": _model(study), "hooks": sorted(hooks), "seed": seed_for(study.seed, "selfcheck")}
+
+
+def tokens(study: Study, tokens: str) -> dict[str, Any]:
+    """Text, tokenizer and shape of a token set."""
+    settings = study.tokens[tokens].model_dump()
+    assert study.corpus is not None  # `tokens` without `corpus` is refused when the config is read
+    return {"source": study.model.source.model_dump(), "trust_remote_code": study.model.trust_remote_code, "corpus": study.corpus.model_dump(), "tokens": settings, "seed": seed_for(study.seed, "split")}
+
+
+def statements(study: Study, statements: str) -> dict[str, Any]:
+    """Sets of statements and the tokenizer."""
+    settings = study.statements[statements].model_dump()
+    return {"source": study.model.source.model_dump(), "trust_remote_code": study.model.trust_remote_code, "statements": settings, "seed": seed_for(study.seed, "statements", statements)}
+
+
+def activations(study: Study, capture: str) -> dict[str, Any]:
+    """Everything that decides the bits of a capture; what is read of it later does not."""
+    found = study.captures[capture]
+    return {
+        "model": _model(study, found),
+        "batch_tokens": study.compute.batch_tokens,
+        "capture": found.model_dump(include={"hooks", "positions", "storage"}),
+    }
+
+
+def moments(study: Study, capture: str, hook: str) -> dict[str, Any]:
+    """Rows to use."""
+    return {"select": study.captures[capture].select.model_dump(), "seed": seed_for(study.seed, "moments", capture, hook)}
+
+
+def surrogate(study: Study, null: str, capture: str, hook: str, split: str) -> dict[str, Any]:
+    """Which null, of which rows."""
+    return {"null": null, "select": study.captures[capture].select.model_dump(), "seed": seed_for(study.seed, "surrogate", null, capture, hook, split)}
+
+
+def fit(study: Study, dictionaries: str, hook: str, data: str, fit: str) -> dict[str, Any]:
+    """Settings of one fit and the rows it uses. The seed depends on the fit alone, so real data and nulls start alike."""
+    member = study.dictionaries[dictionaries]
+    return {"fit": fits(member)[fit], "first_position": _first_position(study, member, data), "seed": seed_for(study.seed, "fit", dictionaries, hook, fit)}
+
+
+def dictionary_metrics(study: Study, dictionaries: str, hook: str, data: str, fit: str) -> dict[str, Any]:
+    """Who the fit is, in the columns of its table, and the rows it is measured on."""
+    member = study.dictionaries[dictionaries]
+    labels = {"capture": member.capture, "hook": hook, "data": data, **fit_labels(fit)}
+    return {"labels": labels, "first_position": _first_position(study, member, data), "seed": seed_for(study.seed, "bootstrap", dictionaries, hook, data, fit)}
+
+
+def splice(study: Study, dictionaries: str, hook: str) -> dict[str, Any]:
+    """Held-out sequences and the model to run with reconstructions in it."""
+    member = study.dictionaries[dictionaries]
+    capture = study.captures[member.capture]
+    return {
+        "model": _model(study, capture),
+        "hook": hook,
+        "sequences": member.splice_sequences,
+        "first_position": capture.select.first_position,
+        "labels": {name: dictionary_metrics(study, dictionaries, hook, "real", name)["labels"] for name in fits(member)},
+        "seed": seed_for(study.seed, "splice", dictionaries, hook),
+    }
+
+
+def probes(study: Study, probes: str) -> dict[str, Any]:
+    """Probes, splits and penalty."""
+    return {**study.probes[probes].model_dump(exclude={"capture"}), "hooks": study.captures[study.probes[probes].capture].hooks, "seed": seed_for(study.seed, "probes", probes)}
+
+
+def toy(study: Study) -> dict[str, Any]:
+    """The toy's settings."""
+    assert study.toy is not None
+    return {"toy": study.toy.model_dump(), "seed": seed_for(study.seed, "toy")}
+
+
+def perturbation(study: Study, experiment: str) -> dict[str, Any]:
+    """One experiment. Its seed is that of all experiments, so that they are paired wherever they can be: same prompts, same draws."""
+    member = study.perturbations[experiment]
+    capture = study.captures[member.capture]
+    settings = member.model_dump(exclude={"capture", "site", "read", "prompts"})
+    return {
+        "experiment": settings | {"experiment": experiment, "weights": capture.weights, "n_prompts": member.prompts},
+        "site": member.site,
+        "read": member.read,
+        "model": _model(study, capture),
+        "rows_per_launch": study.compute.rows_per_launch,
+        "seed": seed_for(study.seed, "perturbations"),
+    }
+
+
+def no_settings(study: Study) -> dict[str, Any]:
+    """For stages that only put together what others made."""
+    return {}
+
+
+def convert_model(study: Study) -> dict[str, Any]:
+    """Where the GGUF comes from."""
+    return {"source": study.model.source.model_dump()}
+
+
+def statistics(study: Study) -> dict[str, Any]:
+    """Only a seed, for the bootstrap."""
+    return {"seed": seed_for(study.seed, "statistics")}
+
+
+def report(study: Study) -> dict[str, Any]:
+    """The whole study: the page shows it."""
+    return study.model_dump(exclude={"compute": {"device"}})
+
+
+def _model(study: Study, capture: Capture | None = None) -> dict[str, Any]:
+    settings = study.model.model_dump()
+    if capture is not None and capture.weights == "random":
+        settings["random_weights_seed"] = seed_for(study.seed, "random weights")
+    return settings
+
+
+def _first_position(study: Study, member: Dictionaries, data: str) -> int:
+    """A surrogate has just the rows that were selected."""
+    return study.captures[member.capture].select.first_position if data == "real" else 0
+
+
+# --- where things lie ------------------------------------------------------------------------------------------------------------------------
+
+
+def converted_model(study: Study) -> str | None:
+    """Folder of the converted copy of a GGUF model, None for models that are read where they are."""
+    source = study.model.source
+    if not isinstance(source, Gguf | Package):
+        return None
+    stem = Path(source.member if isinstance(source, Package) else source.path).stem
+    return f"resources/models/{stem}-{source.sha256[:12]}"
+
+
+def user_files(study: Study) -> dict[str, list[str]]:
+    """Local files that the config names, by stage."""
+    corpus = [source.path for source in (study.corpus.sources if study.corpus else []) if source.kind == "file"]
+    return {"tokens": corpus, "statements": [str(Path(path)) for value in study.statements.values() for path in value.files.values()]}

@@ -1,0 +1,132 @@
+import os
+import sys
+import time
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+# Every job, local or remote, parses this file first: so the package imports wherever a job runs, installed or not.
+WORKFLOW = Path(workflow.current_basedir).parent
+sys.path.insert(0, str(WORKFLOW))
+os.environ["PYTHONPATH"] = os.pathsep.join([str(WORKFLOW), *filter(None, [os.environ.get("PYTHONPATH")])])
+os.environ |= {"TQDM_DISABLE": "1", "TOKENIZERS_PARALLELISM": "true"}
+
+from actspace import fingerprint, manifest, stages
+from actspace.errors import StudyError
+from actspace.reading import read_study
+
+STARTED = time.monotonic()
+
+try:
+    STUDY = read_study(config, " + ".join(map(str, workflow.overwrite_configfiles)) or "config/config.yaml")
+except StudyError as error:
+    sys.exit(str(error))
+
+R = "results/{study}"
+
+
+wildcard_constraints:
+    study=STUDY.study,
+    split="train|test|all",
+    shard=r"\d{3}",
+    data="real|" + "|".join(["gaussian"]),
+    hook=r"[A-Za-z0-9._]+",
+    **{name: r"[A-Za-z0-9_-]+" for name in ("capture", "tokens", "statements", "dictionaries", "probes", "experiment", "figure")},
+
+
+def stage_cfg(stage):
+    """The one params entry that holds settings: what this stage uses of the config, as a dict sorted by key."""
+    wanted = getattr(stages, stage)
+    names = wanted.__code__.co_varnames[1 : wanted.__code__.co_argcount]
+
+    def cfg(wildcards):
+        return stages.canonical(wanted(STUDY, **{name: wildcards[name] for name in names}))
+
+    return cfg
+
+
+def member_cfg(stage, **members):
+    """As `stage_cfg`, for rules that exist once per member."""
+    return stages.canonical(getattr(stages, stage)(STUDY, **members))
+
+
+def code(script):
+    """The other params entry: the fingerprint of a script and of all that it imports from the package."""
+    return fingerprint.of_script(WORKFLOW / "scripts" / f"{script}.py")
+
+
+def made(**artifacts):
+    """Outputs of a rule: every artifact, and its receipt beside it."""
+    return artifacts | {f"{name}_receipt": receipts(paths) for name, paths in artifacts.items()}
+
+
+def receipts(paths):
+    return f"{paths}.json" if isinstance(paths, str) else [f"{path}.json" for path in paths]
+
+
+def needs(**artifacts):
+    """Inputs of a rule: artifacts by name, whose time stamp does not count, and their receipts, whose content does.
+
+    A value is a path, a list of paths, or a function of the wildcards that returns either.
+    """
+    inputs = {}
+    for name, paths in artifacts.items():
+        inputs[name] = _of_wildcards(paths, _ancient)
+        inputs[f"{name}_receipt"] = _of_wildcards(paths, receipts)
+    return inputs
+
+
+def _ancient(paths):
+    return ancient(paths) if isinstance(paths, str) else [ancient(path) for path in paths]
+
+
+def _of_wildcards(paths, mark):
+    if not callable(paths):
+        return mark(paths)
+
+    def resolved(wildcards):
+        return mark(paths(wildcards))
+
+    return resolved
+
+
+def on_device():
+    """Resources of jobs that run the model: the device by name, and one GPU to be counted if it is certain that one is used."""
+    device = STUDY.compute.device
+    return {"device": device, "gpu": int(device == "cuda")}
+
+
+def one_of(names):
+    """A wildcard constraint: one of the members of a section, or nothing if it has none."""
+    return "|".join(names) or "(?!)"
+
+
+def shards_of(capture, hook, split):
+    """Activations of one hook and split of a capture."""
+    parts = [f"{split}-{shard}" for shard in stages.shards(STUDY, STUDY.captures[capture].tokens, split)]
+    return [f"results/{STUDY.study}/activations/{capture}/{hook}/{part}.parquet" for part in parts]
+
+
+def token_parts(tokens, split):
+    """Token sequences of one split of a token set."""
+    return [f"results/{STUDY.study}/tokens/{tokens}/{split}-{shard}.parquet" for shard in stages.shards(STUDY, tokens, split)]
+
+
+def moments_of(capture, hook):
+    return f"results/{STUDY.study}/moments/{capture}/{hook}.safetensors"
+
+
+def model_inputs():
+    """The model's description and, for models that were converted, its weights."""
+    return needs(model=f"{R}/model.json") | converted_weights()
+
+
+def converted_weights():
+    """The weights of a model that was converted, nothing for a model that is read where it is."""
+    folder = stages.converted_model(STUDY)
+    return {"weights": ancient(f"{folder}/model.safetensors")} if folder else {}
+
+
+def closing_line():
+    """What a run says when it is done: time, cost and where the report lies."""
+    return manifest.closing_line(Path("results", STUDY.study), time.monotonic() - STARTED)

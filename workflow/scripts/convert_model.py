@@ -1,0 +1,19 @@
+"""The model of a GGUF file as a folder of float32 safetensors, with its tokenizer."""
+
+import tempfile
+from pathlib import Path
+
+from actspace import models
+from actspace.jobs import log_to
+
+
+def main(job):
+    log_to(job.log[0])
+    source = job.params.cfg["source"]
+    with tempfile.TemporaryDirectory() as folder:
+        gguf = models.gguf_of(source, Path(job.input.gguf), Path(folder))
+        models.convert_gguf(gguf, Path(job.output.config).parent)
+
+
+if __name__ == "__main__":
+    main(snakemake)

@@ -1,0 +1,23 @@
+"""One dictionary measured on held-out documents: one row per metric, with intervals by document."""
+
+import numpy as np
+
+from actspace import provenance, tables
+from actspace.activations import moments, store
+from actspace.dictionaries import base, metrics
+from actspace.jobs import log_to
+
+
+def main(job):
+    log_to(job.log[0])
+    cfg = job.params.cfg
+    dictionary = base.load(job.input.fit)
+    limit = moments.limit_for(job.wildcards.data, job.input.moments)
+    rows = store.read(job.input.activations, first_position=cfg["first_position"], max_norm=limit)
+    table = metrics.evaluate(dictionary, rows.x, rows.column("document_id"), np.random.default_rng(cfg["seed"]))
+    made_by = provenance.of(job.wildcards.study, job.rule, job.params, job.input)
+    tables.write(job.output.table, table.assign(**cfg["labels"], n_latents=dictionary.n_latents), made_by)
+
+
+if __name__ == "__main__":
+    main(snakemake)

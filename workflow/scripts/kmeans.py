@@ -1,0 +1,21 @@
+"""One k-means dictionary."""
+
+from actspace import provenance
+from actspace.activations import moments, store
+from actspace.dictionaries import base, kmeans
+from actspace.jobs import log_to
+
+
+def main(job):
+    log_to(job.log[0])
+    cfg = job.params.cfg
+    limit = moments.limit_for(job.wildcards.data, job.input.moments)
+    rows = store.read(job.input.activations, first_position=cfg["first_position"], max_norm=limit)
+    found = kmeans.fit(rows.x.numpy(), **cfg["fit"], seed=cfg["seed"], n_threads=job.threads)
+    made_by = provenance.of(job.wildcards.study, job.rule, job.params, job.input)
+    made_by = made_by.adding(inertia=found.inertia, iterations=found.iterations, converged=found.converged)
+    provenance.write(job.output.fit, lambda path: base.save(found.dictionary, path, {"made_by": made_by.as_json()}), made_by)
+
+
+if __name__ == "__main__":
+    main(snakemake)

@@ -1,0 +1,15 @@
+"""Every current file of the study with its sha256."""
+
+from pathlib import Path
+
+from actspace import manifest
+from actspace.jobs import log_to
+
+
+def main(job):
+    log_to(job.log[0])
+    manifest.write(Path(job.output.manifest), job.input)
+
+
+if __name__ == "__main__":
+    main(snakemake)

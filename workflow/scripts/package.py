@@ -1,0 +1,15 @@
+"""One wheel of the Python package index, checked against its sha256."""
+
+from pathlib import Path
+
+from actspace import sources
+from actspace.jobs import log_to
+
+
+def main(job):
+    log_to(job.log[0])
+    sources.fetch_package(**job.params.cfg, destination=Path(job.output.wheel))
+
+
+if __name__ == "__main__":
+    main(snakemake)

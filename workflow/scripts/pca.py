@@ -1,0 +1,21 @@
+"""One dictionary of principal components."""
+
+from actspace import provenance
+from actspace.activations import moments, store
+from actspace.dictionaries import base, pca
+from actspace.jobs import log_to
+
+
+def main(job):
+    log_to(job.log[0])
+    cfg = job.params.cfg
+    limit = moments.limit_for(job.wildcards.data, job.input.moments)
+    rows = store.read(job.input.activations, first_position=cfg["first_position"], max_norm=limit)
+    _, mean, covariance = moments.accumulate([rows.x])
+    found = pca.fit(mean.numpy(), covariance.numpy(), **cfg["fit"])
+    made_by = provenance.of(job.wildcards.study, job.rule, job.params, job.input)
+    provenance.write(job.output.fit, lambda path: base.save(found, path, {"made_by": made_by.as_json()}), made_by)
+
+
+if __name__ == "__main__":
+    main(snakemake)

@@ -1,0 +1,40 @@
+"""One perturbation experiment at one site: every curve, and where each first crosses the threshold."""
+
+import numpy as np
+import torch
+
+from actspace import models, provenance, tables
+from actspace.activations import moments, store
+from actspace.jobs import device, log_to
+from actspace.perturbations.engine import Engine
+from actspace.perturbations.experiment import Activations, run_experiment
+
+
+def main(job):
+    log_to(job.log[0])
+    cfg = job.params.cfg
+    settings = cfg["model"]
+    folder = models.locate(settings["source"], job.input.get("weights"), settings["trust_remote_code"])
+    model = models.load(folder, settings, device(job.resources.device))
+    engine = Engine(model, cfg["site"], cfg["read"], settings["gauge"], cfg["rows_per_launch"])
+    bases, pool = store.read(job.input.bases), store.read(job.input.pool)
+    prompts = tables.concat_arrow(job.input.tokens)
+    known = moments.load(job.input.moments)
+    activations = Activations(
+        token_ids=torch.from_numpy(np.stack(prompts["token_ids"].to_numpy())),
+        documents=bases.column("document_id"),
+        real=bases.x.numpy(),
+        pool=pool.x.numpy(),
+        pool_documents=pool.column("document_id"),
+        mean=known.mean.numpy(),
+        covariance=known.covariance.numpy(),
+    )
+    curves, thresholds = run_experiment(engine, cfg["experiment"], activations, cfg["seed"])
+    made_by = provenance.of(job.wildcards.study, job.rule, job.params, job.input)
+    made_by = made_by.adding(device=str(model.device), token_passes=engine.token_passes, shared_prefix=engine.shared)
+    tables.write(job.output.curves, curves, made_by)
+    tables.write(job.output.thresholds, thresholds, made_by)
+
+
+if __name__ == "__main__":
+    main(snakemake)

@@ -1,0 +1,23 @@
+"""Every probe at every layer of one capture of statements: scores, angles and directions."""
+
+from actspace import provenance, tables
+from actspace.activations import store
+from actspace.jobs import log_to
+from actspace.probes import evaluation, linear
+
+
+def main(job):
+    log_to(job.log[0])
+    cfg = job.params.cfg
+    statements = tables.read(job.input.statements)
+    activations = {hook: store.read([path]).x.numpy() for hook, path in zip(cfg["hooks"], job.input.activations, strict=True)}
+    columns = (statements[name].to_numpy() for name in ("label", "group", "set"))
+    scores, angles, directions = evaluation.evaluate(activations, *columns, cfg, seed=cfg["seed"], n_jobs=job.threads)
+    made_by = provenance.of(job.wildcards.study, job.rule, job.params, job.input).adding(statements=len(statements))
+    tables.write(job.output.scores, scores.assign(study_of_probes=job.wildcards.probes), made_by)
+    tables.write(job.output.angles, angles.assign(study_of_probes=job.wildcards.probes), made_by)
+    provenance.write(job.output.directions, lambda path: linear.save(directions, path), made_by)
+
+
+if __name__ == "__main__":
+    main(snakemake)

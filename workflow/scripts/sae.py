@@ -1,0 +1,24 @@
+"""One sparse autoencoder, and its training curve."""
+
+from actspace import provenance, tables
+from actspace.activations import moments, store
+from actspace.dictionaries import base
+from actspace.dictionaries.sae.train import train
+from actspace.jobs import device, log_to
+
+
+def main(job):
+    log_to(job.log[0])
+    cfg = job.params.cfg
+    limit = moments.limit_for(job.wildcards.data, job.input.moments)
+    rows = store.read(job.input.activations, first_position=cfg["first_position"], max_norm=limit)
+    where = device(job.resources.device)
+    found, curve = train(rows.x, cfg["fit"], cfg["seed"], where)
+    made_by = provenance.of(job.wildcards.study, job.rule, job.params, job.input).adding(device=where)
+    provenance.write(job.output.fit, lambda path: base.save(found, path, {"made_by": made_by.as_json()}), made_by)
+    labels = {"data": job.wildcards.data, "hook": job.wildcards.hook, "fit": job.wildcards.fit}
+    tables.write(job.output.curve, curve.assign(**labels), made_by)
+
+
+if __name__ == "__main__":
+    main(snakemake)

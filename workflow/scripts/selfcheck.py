@@ -1,0 +1,23 @@
+"""How far the captured residuals are from the model's own logits and from the TransformerLens bridge; too far stops the study."""
+
+import torch
+
+from actspace import models, provenance, tables
+from actspace.activations import selfcheck
+from actspace.jobs import device, log_to
+
+
+def main(job):
+    log_to(job.log[0])
+    cfg = job.params.cfg
+    settings = cfg["model"]
+    folder = models.locate(settings["source"], job.input.get("weights"), settings["trust_remote_code"])
+    model = models.load(folder, settings, device(job.resources.device))
+    prompts = torch.randint(model.hf.config.vocab_size, (2, 16), generator=torch.Generator().manual_seed(cfg["seed"])).to(model.device)
+    table = selfcheck.check(model, folder, prompts, cfg["hooks"], settings)
+    made_by = provenance.of(job.wildcards.study, job.rule, job.params, job.input).adding(device=str(model.device))
+    tables.write(job.output.table, table, made_by)
+
+
+if __name__ == "__main__":
+    main(snakemake)

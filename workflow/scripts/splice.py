@@ -1,0 +1,26 @@
+"""Language modelling with reconstructions in place of activations: loss and KL recovered, for every fit of one hook."""
+
+from pathlib import Path
+
+from actspace import models, provenance, tables
+from actspace.activations import moments
+from actspace.dictionaries import base, splice
+from actspace.jobs import device, log_to
+
+
+def main(job):
+    log_to(job.log[0])
+    cfg = job.params.cfg
+    settings = cfg["model"]
+    folder = models.locate(settings["source"], job.input.get("weights"), settings["trust_remote_code"])
+    model = models.load(folder, settings, device(job.resources.device))
+    sequences = tables.concat_arrow(job.input.tokens).slice(0, cfg["sequences"])
+    fits = {Path(path).stem: base.load(path, model.device) for path in job.input.fits}
+    mean = moments.load(job.input.moments).mean
+    table, passes = splice.evaluate(model, sequences, fits, mean, cfg["hook"], settings["gauge"], cfg["first_position"], cfg["seed"])
+    made_by = provenance.of(job.wildcards.study, job.rule, job.params, job.input).adding(device=str(model.device), token_passes=passes)
+    tables.write(job.output.table, splice.labelled(table, cfg["labels"]), made_by)
+
+
+if __name__ == "__main__":
+    main(snakemake)

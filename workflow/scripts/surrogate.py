@@ -1,0 +1,25 @@
+"""Activations without structure: as many rows of a Gaussian with the data's mean and covariance, under the keys of the real rows."""
+
+import numpy as np
+import torch
+
+from actspace import provenance
+from actspace.activations import moments, store
+from actspace.dictionaries import nulls
+from actspace.jobs import log_to
+
+
+def main(job):
+    log_to(job.log[0])
+    cfg = job.params.cfg
+    real = moments.load(job.input.moments)
+    rows = store.read(job.input.activations, first_position=cfg["select"]["first_position"], max_norm=real.max_norm)
+    rng = np.random.default_rng(cfg["seed"])
+    drawn = nulls.gaussian_surrogate(real.mean.numpy(), real.covariance.numpy(), len(rows), rng)
+    keys = {name: rows.keys[name] for name in store.KEYS if name != "norm"}
+    made_by = provenance.of(job.wildcards.study, job.rule, job.params, job.input)
+    store.write(job.output.activations, store.table(torch.from_numpy(drawn), keys, "float32", "surrogate"), made_by)
+
+
+if __name__ == "__main__":
+    main(snakemake)

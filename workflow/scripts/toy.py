@@ -1,0 +1,18 @@
+"""The two-Gaussian toy of truth: probes against their closed forms, and what its picture draws."""
+
+from actspace import provenance, tables
+from actspace.jobs import log_to
+from actspace.probes import toy
+
+
+def main(job):
+    log_to(job.log[0])
+    truth, points, directions = toy.run(job.params.cfg["toy"], job.params.cfg["seed"])
+    made_by = provenance.of(job.wildcards.study, job.rule, job.params, job.input)
+    tables.write_both(job.output.truth, truth, made_by)
+    tables.write(job.output.points, points, made_by)
+    tables.write(job.output.directions, directions, made_by)
+
+
+if __name__ == "__main__":
+    main(snakemake)
