@@ -9,11 +9,18 @@ import pytest
 HOOK, EARLY, LATE = "blocks.9.hook_resid_post", "blocks.2.hook_resid_pre", "blocks.28.hook_resid_pre"
 STEPS, SPHERE, STRAIGHT = 31, np.linspace(0, 180, 31), np.linspace(0, 1, 31)
 EXPERIMENTS = {
-    "plateaus": (EARLY, "trained", [("real", "toward_covariance_random"), ("covariance_random", "toward_covariance_random")]),
+    "plateaus": (
+        EARLY,
+        "trained",
+        [("real", "toward_covariance_random"), ("covariance_random", "toward_covariance_random")],
+    ),
     "sensitive_directions": (
         EARLY,
         "trained",
-        [("real", d) for d in ("toward_real", "toward_covariance_random", "real_mixture", "covariance_mixture", "isotropic")],
+        [
+            ("real", d)
+            for d in ("toward_real", "toward_covariance_random", "real_mixture", "covariance_mixture", "isotropic")
+        ],
     ),
     "late_layer": (LATE, "trained", [("real", "toward_real"), ("real", "toward_covariance_random")]),
     "plateaus_random_weights": (
@@ -63,7 +70,9 @@ def training_curves() -> pd.DataFrame:
         step = np.arange(1, 61) * 50
         decay = np.exp(-step / 600)
         parts.append(
-            pd.DataFrame({"fit": fit, "step": step, "vectors": step * 2048, "loss": 1 + 9 * decay, "l0": k + 100 * decay})
+            pd.DataFrame(
+                {"fit": fit, "step": step, "vectors": step * 2048, "loss": 1 + 9 * decay, "l0": k + 100 * decay}
+            )
         )
     return pd.concat(parts, ignore_index=True).assign(
         fvu_pooled=lambda t: t["loss"] / 15, fraction_dead=lambda t: 0.3 / t["loss"]
@@ -92,7 +101,12 @@ def toy_points() -> pd.DataFrame:
 
 
 def toy_directions() -> pd.DataFrame:
-    directions = {"theta": (1, 0), "logistic_regression": (1, -0.97), "sigma_inv_theta": (1, -1), "mass_mean": (1, 0.03)}
+    directions = {
+        "theta": (1, 0),
+        "logistic_regression": (1, -0.97),
+        "sigma_inv_theta": (1, -1),
+        "mass_mean": (1, 0.03),
+    }
     return pd.DataFrame([(n, float(x), float(y)) for n, (x, y) in directions.items()], columns=["name", "x", "y"])
 
 

@@ -49,7 +49,7 @@ def documents_of(texts: list[str]) -> list[Document]:
     return [Document(f"0:{position}", text) for position, text in enumerate(texts)]
 
 
-NUMBERED = documents_of([f"document {i} says the cat sat on the mat" for i in range(60)])
+NUMBERED = documents_of(["cat" if i % 5 == 0 else f"document {i} says the cat sat on the mat" for i in range(75)])
 some_texts = st.lists(st.text(st.sampled_from("the cat sat,\n 09ü日<|endoftext|>")), max_size=8)
 
 
@@ -143,7 +143,7 @@ def test_make_stops_reading_when_it_has_enough(monkeypatch):
 
 
 def test_copies_of_a_text_stay_on_one_side():
-    copies = [Document(f"{copy}:{d.id}", d.text) for copy in range(3) for d in NUMBERED[:20]]
+    copies = [Document(f"{copy}:{d.id}", d.text) for copy in range(3) for d in NUMBERED[:25]]
     tables, _ = tokens.make(copies, TOKENIZER, {**CFG, "per_document": 1, "train": 36, "test": 12}, 1)
     text_of = {document.id: document.text for document in copies}
     train, test = ([text_of[d] for d in tables[split]["document_id"].to_pylist()] for split in ("train", "test"))
@@ -165,8 +165,8 @@ def test_bos_needs_a_bos_token():
 
 
 def test_a_short_corpus_says_what_it_gives():
-    n_train = sum(split_of(d.text, 0.3, 5) == "train" for d in NUMBERED)
-    message = f"ends after 60 documents with {n_train} of 1000 train and 3 of 3 test sequences of 4 tokens; lower"
+    n_train = sum(split_of(d.text, 0.3, 5) == "train" and d.text != "cat" for d in NUMBERED)
+    message = f"ends after 75 documents with {n_train} of 1000 train and 3 of 3 test sequences of 4 tokens; lower"
     with pytest.raises(StudyError, match=message):
         tokens.make(NUMBERED, TOKENIZER, {**CFG, "per_document": 1, "train": 1000}, 5)
 

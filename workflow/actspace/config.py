@@ -47,7 +47,10 @@ def _expand(hooks: Any) -> Any:
 
 Float = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
 Int = Annotated[int, BeforeValidator(_integer)]
-Positive = Annotated[Int, Field(gt=0)]
+# Bounds stand before the validator: after it, pydantic leaves them out of the JSON schema.
+Positive = Annotated[int, Field(gt=0), BeforeValidator(_integer)]
+NonNegative = Annotated[int, Field(ge=0), BeforeValidator(_integer)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_number)]
 Hooks = Annotated[list[Hook], BeforeValidator(_expand), Field(min_length=1)]
 
 
@@ -163,7 +166,7 @@ class Statements(Strict):
         default_factory=list, description="Built-in sets, generated from fact packages."
     )
     per_set: Positive = Field(200, multiple_of=2, description="Statements per built-in set, half of them true.")
-    files: dict[Name, str] = Field(default_factory=dict, description="CSV files by set name: columns `statement,label`.")
+    files: dict[Name, str] = Field(default_factory=dict, description="CSV files by set name, as paths or https addresses: columns `statement,label`. Pin an address by a commit in it.")
     group_column: str | None = Field(None, description="Column of the files that names the entity a split must not share.")
     bos: bool = Field(False, description="Begin each statement with the tokenizer's beginning-of-sequence token.")
 
@@ -177,7 +180,7 @@ class Statements(Strict):
 class Select(Strict):
     """Which rows of a capture are used: a choice made when reading, so changing it captures nothing anew."""
 
-    first_position: Annotated[Int, Field(ge=0)] = Field(0, description="Leave out the positions before this one (position 0 is an attention sink).")
+    first_position: NonNegative = Field(0, description="Leave out the positions before this one (position 0 is an attention sink).")
     norm_outliers: Float | None = Field(None, gt=1, description="Leave out rows whose norm exceeds this multiple of the training rows' median norm.")
 
 
@@ -214,7 +217,7 @@ class SaeTraining(Strict):
     seeds: list[Int] = Field([0], min_length=1, description="One fit per setting and seed.")
     vectors: Positive = Field(description="Vectors to train on, over as many epochs as that takes.")
     batch_size: Positive = Field(2048, description="Vectors per step.")
-    learning_rate: Annotated[Float, Field(gt=0)] | None = Field(None, description="Peak learning rate of Adam; null: 2e-4 / sqrt(latents / 2**14), at most 1e-3.")
+    learning_rate: PositiveFloat | None = Field(None, description="Peak learning rate of Adam; null: 2e-4 / sqrt(latents / 2**14), at most 1e-3.")
     warmup_fraction: Float = Field(0.05, ge=0, lt=1, description="Share of the steps over which the learning rate rises.")
 
 
@@ -243,7 +246,7 @@ class Dictionaries(Strict):
     topk: TopK | None = Field(None, description="TopK SAEs.")
     l1: L1 | None = Field(None, description="Standard L1 SAEs.")
     nulls: list[Literal["gaussian"]] = Field(["gaussian"], description="Data without structure under every method: a Gaussian with the data's mean and covariance.")
-    splice_sequences: Annotated[Int, Field(ge=0)] = Field(0, description="Held-out sequences run with the reconstruction in place of the activation; 0 for none.")
+    splice_sequences: NonNegative = Field(0, description="Held-out sequences run with the reconstruction in place of the activation; 0 for none.")
 
 
 class Probes(Strict):
@@ -282,8 +285,8 @@ class Perturbation(Strict):
     paths: list[Literal["straight", "sphere"]] = Field(["sphere"], min_length=1, description="`straight`: up to the base's norm; `sphere`: 0 to 180 degrees at constant norm.")
     prompts: Positive = Field(description="Base prompts, the first of the test split.")
     draws: Positive = Field(4, description="Directions per prompt and family.")
-    steps: Annotated[Int, Field(ge=5)] = Field(31, description="Points on a path, the undisturbed base included; 31 make 6 degrees on the sphere.")
-    thresholds_nats: list[Annotated[Float, Field(gt=0)]] = Field([0.5], min_length=1, description="KL divergences whose first crossing is the end of a plateau.")
+    steps: Annotated[int, Field(ge=5), BeforeValidator(_integer)] = Field(31, description="Points on a path, the undisturbed base included; 31 make 6 degrees on the sphere.")
+    thresholds_nats: list[PositiveFloat] = Field([0.5], min_length=1, description="KL divergences whose first crossing is the end of a plateau.")
 
 
 class Study(Strict):
@@ -291,9 +294,9 @@ class Study(Strict):
 
     study: Name = Field(description="Name; everything goes to results/<study>/.")
     title: str = Field("", description="Heading of the report.")
-    seed: Annotated[Int, Field(ge=0)] = Field(0, description="The only seed; every member derives its own from it and its own name.")
-    model: Model
-    compute: Compute = Field(default_factory=Compute)
+    seed: NonNegative = Field(0, description="The only seed; every member derives its own from it and its own name.")
+    model: Model = Field(description="The model.")
+    compute: Compute = Field(default_factory=Compute, description="Device and batch sizes.")
     corpus: Corpus | None = Field(None, description="Needed by `tokens`.")
     tokens: dict[Name, Tokens] = Field(default_factory=dict, description="Sets of token sequences, by name.")
     statements: dict[Name, Statements] = Field(default_factory=dict, description="Sets of statements, by name.")

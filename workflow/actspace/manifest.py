@@ -56,6 +56,8 @@ def token_passes(receipts: Iterable[Mapping[str, Any]]) -> float:
 
 def closing_line(folder: Path, seconds: float) -> str:
     """Say what a finished run took and where its report lies."""
+    if not (folder / "manifest.json").is_file():
+        return f"actspace: done in {seconds:.0f} s; `snakemake` without targets makes the report"
     files = json.loads((folder / "manifest.json").read_text())["files"]
     passes = token_passes(provenance.read_receipt(provenance.receipt_of(folder / name)) for name in files)
     return f"actspace: {folder.name} is done: {seconds:.0f} s in this run; the study took {passes:,.0f} full-depth token passes; report: {folder / 'report.html'}"

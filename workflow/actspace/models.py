@@ -7,7 +7,6 @@ forward hooks on the transformers model, whose fused attention is much faster th
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,9 +19,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 from actspace import sources
 from actspace.errors import StudyError
+from actspace.hooks import FINAL_HOOK, check_gauge, check_hook, layer_of
 
-HOOK = re.compile(r"blocks\.(\d+)\.hook_resid_(pre|post)")
-FINAL_HOOK = "ln_final.hook_normalized"
 BLOCK_LISTS = ("layers", "h", "blocks")
 FINAL_NORMS = ("norm", "ln_f", "final_layer_norm", "final_layernorm")
 
@@ -190,61 +188,6 @@ def gguf_of(source: Mapping[str, Any], file: Path, scratch: Path) -> Path:
     return file
 
 
-def check_study(description: Mapping[str, Any], cfg: Mapping[str, Any]) -> None:
-    """Check a model, from its description, against all that a study asks of it.
-
-    `cfg` holds `model`, and by their place in the config `hooks` (lists), `sites` (pairs of a hook and a later one) and `lengths` in tokens.
-
-    Raises
-    ------
-    StudyError
-        If a hook does not exist, is read before it is perturbed, a sequence is longer than the model's context, or the gauge changes the output.
-    """
-    check_gauge(cfg["model"]["gauge"], description["normalization"])
-    for where, hooks in cfg["hooks"].items():
-        for i, hook in enumerate(hooks):
-            check_hook(hook, description["n_layers"], f"{where}[{i}]")
-    for where, (site, read) in cfg["sites"].items():
-        if layer_of(read, description["n_layers"]) < layer_of(site, description["n_layers"]):
-            raise StudyError(f"{where}.read: '{read}' comes before the site '{site}'; choose a later hook point")
-    for where, length in cfg["lengths"].items():
-        if length > description["context_length"]:
-            raise StudyError(f"{where}: {length} tokens, but the model's context is {description['context_length']}; shorten it")
-
-
-def layer_of(hook: str, n_layers: int) -> int:
-    """Return how many blocks must run before a hook point is known: 0 for the embedding, `n_layers` for the last residual."""
-    if hook == FINAL_HOOK:
-        return n_layers
-    match = HOOK.fullmatch(hook)
-    if not match:
-        raise StudyError(f"'{hook}' is no hook point of the residual stream; write blocks.N.hook_resid_pre, blocks.N.hook_resid_post or {FINAL_HOOK}")
-    return int(match[1]) + (match[2] == "post")
-
-
-def check_hook(hook: str, n_layers: int, where: str) -> None:
-    """Raise a StudyError that names the nearest hook if the model has no such block."""
-    layer_of(hook, n_layers)
-    match = HOOK.fullmatch(hook)
-    if match and int(match[1]) >= n_layers:
-        nearest = f"blocks.{n_layers - 1}.hook_resid_{match[2]}"
-        raise StudyError(f"{where}: this model has no '{hook}' (it has blocks 0 to {n_layers - 1}); did you mean '{nearest}'?")
-
-
-def check_gauge(gauge: str, normalization: str, where: str = "model.gauge") -> None:
-    """Refuse the centred gauge where subtracting the mean over d_model would change the model's output."""
-    if gauge == "centred" and normalization != "LayerNorm":
-        raise StudyError(f"{where}: 'centred' changes the output of a model with {normalization}; set it to 'raw'")
-
-
-def to_gauge(x: Tensor, gauge: str) -> Tensor:
-    """Put residuals (..., d_model) into a gauge: `centred` removes their mean over d_model, `raw` leaves them.
-
-    Every reader of the stream of a LayerNorm model removes that mean itself, so the model's output does not depend on it.
-    """
-    return x - x.mean(-1, keepdim=True) if gauge == "centred" else x
-
-
 def weight_hashes(folder: Path) -> dict[str, str]:
     """Return the sha256 of every safetensors file of a model folder.
 
@@ -260,3 +203,13 @@ def weight_hashes(folder: Path) -> dict[str, str]:
     if missing:
         raise StudyError(f"{folder}: no {', '.join(missing)}; only safetensors are read, convert the model with save_pretrained")
     return {name: sources.sha256_of(folder / name) for name in names}
+
+
+def to_gauge(x: Tensor, gauge: str) -> Tensor:
+    """Put residuals (..., d_model) into a gauge: `centred` removes their mean over d_model, `raw` leaves them.
+
+    Every reader of the stream of a LayerNorm model removes that mean itself, so the model's output does not depend on it.
+    """
+    return x - x.mean(-1, keepdim=True) if gauge == "centred" else x
+
+

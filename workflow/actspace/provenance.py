@@ -64,11 +64,17 @@ def of(study: str, rule: str, params: Any, inputs: Iterable[str]) -> MadeBy:
 def write(path: str | Path, writer: Callable[[Path], None], made_by: MadeBy) -> None:
     """Write an artifact and its receipt so that neither ever looks finished when it is not.
 
-    `writer` gets a temporary name in the same folder; the file takes its own name when it is complete and on the disk, its receipt after it.
+    `writer` gets a temporary name in the same folder; the file takes its own name when it is complete, its receipt after it.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     _rename_when_done(path, writer)
+    stamp(path, made_by)
+
+
+def stamp(path: str | Path, made_by: MadeBy) -> None:
+    """Write the receipt of a file that lies complete in its place."""
+    path = Path(path)
     record = {"sha256": sha256_of(path), "size": path.stat().st_size, **asdict(made_by)}
     text = json.dumps(record, sort_keys=True, indent=1, default=str) + "\n"
     _rename_when_done(receipt_of(path), lambda temporary: _write_text(temporary, text))

@@ -5,13 +5,13 @@ Source: huggingface_hub (repositories pinned by commit), pip (wheels pinned by v
 from __future__ import annotations
 
 import difflib
-import hashlib
 import logging
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
+import urllib.request
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -33,10 +33,12 @@ from huggingface_hub.errors import (
 )
 
 from actspace.errors import StudyError
+from actspace.provenance import sha256_of
 
 log = logging.getLogger(__name__)
 
 HUB_TIMEOUT_S = 10.0
+FETCH_TIMEOUT_S = 60.0
 
 # Weights in safetensors, the config and the tokenizer: nothing that could run code when it is loaded.
 MODEL_FILES = (
@@ -66,12 +68,6 @@ _REMEDIES: tuple[tuple[type[Exception], str], ...] = (
 )
 
 
-def sha256_of(path: Path) -> str:
-    """Return the sha256 of a file's bytes in hexadecimal, read in pieces."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def check_sha256(path: Path, expected: str, what: str) -> None:
     """Raise StudyError, naming `what`, if the file's sha256 is not the `expected` one."""
     found = sha256_of(path)
@@ -80,6 +76,15 @@ def check_sha256(path: Path, expected: str, what: str) -> None:
             f"{what}: {path.name} has sha256 {found[:16]}..., expected {expected[:16]}...; "
             "it is damaged or another version: fetch it again, or correct the sha256 in the config"
         )
+
+
+def fetch_file(address: str, destination: Path) -> None:
+    """Fetch a file over https; a failure is a StudyError that names the address."""
+    try:
+        with urllib.request.urlopen(address, timeout=FETCH_TIMEOUT_S) as answer, destination.open("wb") as file:
+            shutil.copyfileobj(answer, file)
+    except OSError as error:  # urllib's own errors are OSErrors
+        raise StudyError(f"{address}: cannot be fetched ({error}); check the address and the network, or name a local file") from None
 
 
 def fetch_package(name: str, version: str, sha256: str, destination: Path) -> Path:

@@ -5,7 +5,7 @@ Seeds in a cfg are derived from the study's seed and the member's own key."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -106,19 +106,22 @@ def package(study: Study, package: str) -> dict[str, Any]:
     return {"name": found.name, "version": found.version, "sha256": found.sha256}
 
 
-def model(study: Study) -> dict[str, Any]:
-    """Check the model against all that the study asks of it."""
+def checks(study: Study) -> dict[str, Any]:
+    """All that the model must be able to do, for `hooks.check_study`. No stage's cfg: a study that asks for more reruns nothing it has."""
     hooks = {f"captures.{name}.hooks": capture.hooks for name, capture in study.captures.items()}
-    reads = {f"perturbations.{name}.read": [member.read] for name, member in study.perturbations.items()}
     lengths = {f"tokens.{name}.length": value.length for name, value in study.tokens.items()}
     sites = {f"perturbations.{name}": [member.site, member.read] for name, member in study.perturbations.items()}
-    return {"model": _model(study), "hooks": hooks | reads, "lengths": lengths, "sites": sites}
+    return {"gauge": study.model.gauge, "hooks": hooks, "lengths": lengths, "sites": sites}
+
+
+def model(study: Study) -> dict[str, Any]:
+    """Where the model comes from."""
+    return _model(study)
 
 
 def selfcheck(study: Study) -> dict[str, Any]:
-    """Hook points that must be what TransformerLens calls them."""
-    hooks = {hook for capture in study.captures.values() for hook in capture.hooks} | {member.read for member in study.perturbations.values()}
-    return {"model": _model(study), "hooks": sorted(hooks), "seed": seed_for(study.seed, "selfcheck")}
+    """The model as it is used; every hook point is checked."""
+    return {"model": _model(study), "seed": seed_for(study.seed, "selfcheck")}
 
 
 def tokens(study: Study, tokens: str) -> dict[str, Any]:
@@ -131,7 +134,9 @@ def tokens(study: Study, tokens: str) -> dict[str, Any]:
 def statements(study: Study, statements: str) -> dict[str, Any]:
     """Sets of statements and the tokenizer."""
     settings = study.statements[statements].model_dump()
-    return {"source": study.model.source.model_dump(), "trust_remote_code": study.model.trust_remote_code, "statements": settings, "seed": seed_for(study.seed, "statements", statements)}
+    settings["files"] = {name: local_copy(place) for name, place in settings["files"].items()}
+    source, trust = study.model.source.model_dump(), study.model.trust_remote_code
+    return {"source": source, "trust_remote_code": trust, "statements": settings, "seed": seed_for(study.seed, "statements", statements)}
 
 
 def activations(study: Study, capture: str) -> dict[str, Any]:
@@ -252,6 +257,20 @@ def converted_model(study: Study) -> str | None:
 
 
 def user_files(study: Study) -> dict[str, list[str]]:
-    """Local files that the config names, by stage."""
+    """Local files that the config names, by stage; an address is not a file before it is fetched."""
     corpus = [source.path for source in (study.corpus.sources if study.corpus else []) if source.kind == "file"]
-    return {"tokens": corpus, "statements": [str(Path(path)) for value in study.statements.values() for path in value.files.values()]}
+    statements = [local_copy(place) for value in study.statements.values() for place in value.files.values()]
+    return {"tokens": corpus, "statements": statements}
+
+
+def local_copy(place: str) -> str:
+    """Return where a file of statements lies: a path is itself, an address has a copy named by its hash."""
+    if not place.startswith("https://"):
+        return place
+    return f"resources/statements/{hashlib.sha256(place.encode()).hexdigest()[:12]}-{Path(place).name}"
+
+
+def statement_file(study: Study, name: str) -> dict[str, Any]:
+    """The address that a local copy comes from."""
+    places = [place for value in study.statements.values() for place in value.files.values()]
+    return {"address": next(place for place in places if Path(local_copy(place)).name == name)}

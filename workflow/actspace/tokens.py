@@ -146,26 +146,15 @@ def make(
     StudyError
         If the corpus ends before, or as in `sequences`.
     """
-    encode, start = encoder(tokenizer), bos_of(tokenizer, cfg["bos"])
+    start = bos_of(tokenizer, cfg["bos"])
     rows = {split: _Rows(cfg[split]) for split in SPLITS}
     read = 0
-    for batch in _batches(documents):
-        splits = [split_of(document.text, cfg["test_fraction"], seed) for document in batch]
-        # A full split needs no more tokens, and most of the time goes into making them.
-        texts = ["" if rows[split].full else d.text for d, split in zip(batch, splits, strict=True)]
-        for document, split, token_ids in zip(batch, splits, encode(texts), strict=True):
-            if all(part.full for part in rows.values()):
-                break
-            read += 1
-            rows[split].add(document.id, windows(token_ids, cfg["length"], start, cfg["per_document"]))
+    for document, split, token_ids in _tokenized(documents, tokenizer, rows, cfg["test_fraction"], seed):
+        read += 1
+        rows[split].add(document.id, windows(token_ids, cfg["length"], start, cfg["per_document"]))
         if all(part.full for part in rows.values()):
-            break
-    if not all(part.full for part in rows.values()):
-        raise StudyError(_too_short(rows, cfg, read))
-    counts = {f"{split}_documents": part.documents for split, part in rows.items()}
-    used, n_tokens = sum(counts.values()), sum(len(part.token_ids) for part in rows.values())
-    counts = {"documents_read": read, "documents_used": used, **counts, "tokens": n_tokens}
-    return {split: part.table() for split, part in rows.items()}, counts
+            return {split: part.table() for split, part in rows.items()}, _counts(rows, read)
+    raise StudyError(_too_short(rows, cfg, read))
 
 
 def statements_table(statements: Sequence[str], tokenizer: Any, bos: bool) -> pa.Table:
@@ -225,6 +214,18 @@ class _Rows:
         return pa.table([pa.array(column) for column in columns], schema=SCHEMA)
 
 
+def _tokenized(
+    documents: Iterable[Document], tokenizer: Any, rows: Mapping[str, _Rows], test_fraction: float, seed: int
+) -> Iterator[tuple[Document, str, list[int]]]:
+    """Yield every document with its split and its token ids, which are left out once the split is full."""
+    encode = encoder(tokenizer)
+    for batch in _batches(documents):
+        splits = [split_of(document.text, test_fraction, seed) for document in batch]
+        # Tokenizing takes most of the time, and a full split needs no more of it.
+        texts = ["" if rows[split].full else document.text for document, split in zip(batch, splits, strict=True)]
+        yield from zip(batch, splits, encode(texts), strict=True)
+
+
 def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
     """Group documents by their characters: books and snippets then need the same memory."""
     batch: list[Document] = []
@@ -237,6 +238,12 @@ def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
             batch, characters = [], 0
     if batch:
         yield batch
+
+
+def _counts(rows: Mapping[str, _Rows], read: int) -> dict[str, int]:
+    used = {f"{split}_documents": part.documents for split, part in rows.items()}
+    n_tokens = sum(len(part.token_ids) for part in rows.values())
+    return {"documents_read": read, "documents_used": sum(used.values()), **used, "tokens": n_tokens}
 
 
 def _too_short(rows: Mapping[str, _Rows], cfg: Mapping[str, Any], read: int) -> str:

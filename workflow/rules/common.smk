@@ -11,7 +11,7 @@ sys.path.insert(0, str(WORKFLOW))
 os.environ["PYTHONPATH"] = os.pathsep.join([str(WORKFLOW), *filter(None, [os.environ.get("PYTHONPATH")])])
 os.environ |= {"TQDM_DISABLE": "1", "TOKENIZERS_PARALLELISM": "true"}
 
-from actspace import fingerprint, manifest, stages
+from actspace import fingerprint, hooks, manifest, stages
 from actspace.errors import StudyError
 from actspace.reading import read_study
 
@@ -19,6 +19,7 @@ STARTED = time.monotonic()
 
 try:
     STUDY = read_study(config, " + ".join(map(str, workflow.overwrite_configfiles)) or "config/config.yaml")
+    hooks.check_known(Path("results", STUDY.study, "model.json"), STUDY.model.source.model_dump(), stages.checks(STUDY))
 except StudyError as error:
     sys.exit(str(error))
 
@@ -124,7 +125,7 @@ def model_inputs():
 def converted_weights():
     """The weights of a model that was converted, nothing for a model that is read where it is."""
     folder = stages.converted_model(STUDY)
-    return {"weights": ancient(f"{folder}/model.safetensors")} if folder else {}
+    return needs(weights=f"{folder}/model.safetensors") if folder else {}
 
 
 def closing_line():

@@ -1,16 +1,24 @@
 # Models, text and statements: from the hub, from packages of the Python index, from local files; and the token sequences cut from them.
 
 
-def gguf_source(wildcards):
+def gguf_source():
     """The file that a model is converted from: the user's own, or the wheel that holds it."""
     source = STUDY.model.source
-    return ancient(source.path if source.kind == "gguf" else wheel_of(source))
+    if stages.converted_model(STUDY) is None:
+        return {}
+    return {"gguf": ancient(source.path)} if source.kind == "gguf" else needs(gguf=wheel_of(source))
 
 
 def corpus_wheels():
     """Wheels that hold text; their content is pinned by sha256 in the config."""
     sources = STUDY.corpus.sources if STUDY.corpus else []
-    return [ancient(wheel) for wheel in sorted({wheel_of(source) for source in sources if source.kind == "package"})]
+    return sorted({wheel_of(source) for source in sources if source.kind == "package"})
+
+
+def statement_files(wildcards):
+    """The CSV files of a set of statements; fetched ones count by their receipts, the user's own by themselves."""
+    paths = [stages.local_copy(place) for place in STUDY.statements[wildcards.statements].files.values()]
+    return [f"{path}.json" if path.startswith("resources/statements/") else path for path in paths]
 
 
 def wheel_of(source):
@@ -19,7 +27,7 @@ def wheel_of(source):
 
 rule package:
     output:
-        wheel="resources/packages/{package}.whl",
+        **made(wheel="resources/packages/{package}.whl"),
     log:
         "resources/logs/package/{package}.log",
     params:
@@ -34,10 +42,10 @@ rule package:
 
 rule convert_model:
     input:
-        gguf=gguf_source,
+        **gguf_source(),
     output:
+        **made(weights="resources/models/{model}/model.safetensors"),
         config="resources/models/{model}/config.json",
-        weights="resources/models/{model}/model.safetensors",
     log:
         "resources/logs/convert_model/{model}.log",
     params:
@@ -95,7 +103,7 @@ for name in STUDY.tokens:
             f"tokens_{name}"
         input:
             **model_inputs(),
-            wheels=corpus_wheels(),
+            **needs(wheels=corpus_wheels()),
             files=stages.user_files(STUDY)["tokens"],
         output:
             **made(tokens=[f"{R}/tokens/{name}/{part}.parquet" for part in stages.parts(STUDY, name)]),
@@ -111,10 +119,27 @@ for name in STUDY.tokens:
             "../scripts/tokens.py"
 
 
+rule statement_file:
+    output:
+        **made(csv="resources/statements/{name}"),
+    wildcard_constraints:
+        name="[^/]+[.]csv",
+    log:
+        "resources/logs/statements/{name}.log",
+    params:
+        cfg=stage_cfg("statement_file"),
+        code=code("statement_file"),
+    conda:
+        "../../envs/actspace.yaml"
+    retries: 2
+    script:
+        "../scripts/statement_file.py"
+
+
 rule statements:
     input:
         **model_inputs(),
-        files=stages.user_files(STUDY)["statements"],
+        files=statement_files,
     output:
         **made(statements=f"{R}/statements/{{statements}}.parquet", tokens=f"{R}/tokens/{{statements}}/all-000.parquet"),
     wildcard_constraints:

@@ -3,7 +3,7 @@
 import tempfile
 from pathlib import Path
 
-from actspace import models
+from actspace import models, provenance
 from actspace.jobs import log_to
 
 
@@ -13,6 +13,7 @@ def main(job):
     with tempfile.TemporaryDirectory() as folder:
         gguf = models.gguf_of(source, Path(job.input.gguf), Path(folder))
         models.convert_gguf(gguf, Path(job.output.config).parent)
+    provenance.stamp(job.output.weights, provenance.of("resources", job.rule, job.params, job.input))
 
 
 if __name__ == "__main__":

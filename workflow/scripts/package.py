@@ -2,13 +2,14 @@
 
 from pathlib import Path
 
-from actspace import sources
+from actspace import provenance, sources
 from actspace.jobs import log_to
 
 
 def main(job):
     log_to(job.log[0])
     sources.fetch_package(**job.params.cfg, destination=Path(job.output.wheel))
+    provenance.stamp(job.output.wheel, provenance.of("resources", job.rule, job.params, job.input))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ def main(job):
     cfg = job.params.cfg
     folder = models.locate(cfg["source"], job.input.get("weights"), cfg["trust_remote_code"])
     tokenizer = models.load_tokenizer(folder, cfg["trust_remote_code"])
-    wheels = {Path(path).stem.rsplit("-", 1)[0]: Path(path) for path in job.input.wheels}
+    wheels = {"==".join(Path(path).stem.rsplit("-", 1)): Path(path) for path in job.input.wheels}
     documents = corpora.chained(cfg["corpus"]["sources"], wheels)
     settings = {**cfg["tokens"], "test_fraction": cfg["corpus"]["test_fraction"]}
     splits, counts = tokens.make(documents, tokenizer, settings, cfg["seed"])

@@ -4,7 +4,7 @@ Bridges have served wrong tensors for some architectures without a word (see the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +15,19 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from actspace.activations.capture import residuals
 from actspace.errors import StudyError
+from actspace.hooks import FINAL_HOOK
 from actspace.models import LanguageModel, to_gauge
 
 TOLERANCE = {"float32": 1e-4, "bfloat16": 5e-2, "float16": 5e-3}
 
 
-def check(model: LanguageModel, folder: Path, token_ids: Tensor, hooks: Sequence[str], settings: Mapping[str, Any]) -> pd.DataFrame:
+def check(model: LanguageModel, folder: Path, token_ids: Tensor, settings: Mapping[str, Any]) -> pd.DataFrame:
     """Hold the captured residuals to the model's own logits and to the TransformerLens bridge.
 
     Parameters
     ----------
     model, folder : the model and the folder it came from
     token_ids : integer Tensor of shape (prompt, token), on the model's device
-    hooks : hook points of the study
     settings : `dtype`, `gauge` and `trust_remote_code` of the config
 
     Returns
@@ -40,9 +40,10 @@ def check(model: LanguageModel, folder: Path, token_ids: Tensor, hooks: Sequence
         If a deviation exceeds the tolerance of the dtype; the check and the hook are named.
     """
     last = f"blocks.{model.n_layers - 1}.hook_resid_post"
+    hooks = [f"blocks.{layer}.hook_resid_{side}" for layer in range(model.n_layers) for side in ("pre", "post")]
     with torch.no_grad():
         logits = model.hf(input_ids=token_ids, use_cache=False).logits
-    read = residuals(model, token_ids, [*hooks, last])
+    read = residuals(model, token_ids, [*hooks, FINAL_HOOK])
     gauge = settings["gauge"]
     found = {
         "logits, from the last residual": _deviation(model.logits(read[last]), logits),

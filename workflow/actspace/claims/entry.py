@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from actspace.claims.intervals import Criterion, Estimate
+from actspace.claims.intervals import Criterion, Estimate, everywhere
 
 Tables = Mapping[str, pd.DataFrame]
 
@@ -71,3 +71,22 @@ def estimate_of(row: pd.Series, prefix: str = "") -> Estimate:
     names = (prefix, f"{prefix}_low", f"{prefix}_high") if prefix else ("value", "low", "high")
     value, low, high = (float(row[name]) for name in names)
     return Estimate(value, low, high)
+
+
+def where_tested(parts: Mapping[str, pd.DataFrame], statistic: Callable[[pd.DataFrame], Estimate]) -> Estimate:
+    """Compute a statistic at every place that has its rows, and join the estimates as `everywhere` does.
+
+    Raises
+    ------
+    NotTestedError
+        If no place has them.
+    """
+    places, missing = {}, None
+    for place, rows in parts.items():
+        try:
+            places[place] = statistic(rows)
+        except NotTestedError as error:
+            missing = error
+    if not places:
+        raise missing or NotTestedError("no rows at all")
+    return everywhere(places)

@@ -1,7 +1,7 @@
 """Estimates with 95% intervals, their arithmetic, and the criteria that turn an interval into a verdict.
 
 Intervals are combined by interval arithmetic: the difference of two estimates runs from low minus high to high minus
-low. The tables tell nothing of how far two estimates share their noise (both often rest on the same documents), and this
+low. The tables do not tell how far two estimates share their noise (both often rest on the same documents), and this
 rule keeps its level whatever the dependence; it is wider than need be, so verdicts err towards "undecided"."""
 
 from __future__ import annotations
@@ -114,6 +114,7 @@ Criterion = Above | Within
 
 
 def judge(estimate: Estimate, criterion: Criterion) -> str:
-    """Return "holds", "fails" or "undecided"; comparisons with NaN are false, so an unknown interval decides nothing."""
+    """Return "holds", "fails" or "undecided"; comparisons with NaN are false, so an unknown interval decides "
+    "nothing."""
     verdict = criterion.verdict(estimate.low, estimate.high)
     return UNDECIDED if verdict == HOLDS and estimate.reservation else verdict

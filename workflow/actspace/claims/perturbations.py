@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from functools import partial
 
-
 from actspace.claims.entry import Claim, NotTestedError, Tables, estimate_of, rows_of
 from actspace.claims.intervals import Above, Estimate, Within, complement, difference, distance, everywhere
 
@@ -73,7 +72,8 @@ CLAIMS = (
         id="plateaus",
         title="Real activations sit on plateaus",
         source=POST,
-        sentence="Perturbed in random directions, the model's output changes later from a real activation than from a random "
+        sentence="Perturbed in random directions, the model's output changes later from a real activation than from a "
+        "random "
         "one with the same mean and covariance.",
         statistic="AUROC: random base crosses before real base, directions towards covariance-random targets",
         compute=partial(auroc, experiment=PLATEAUS, first=RANDOM_BASE, second=TOWARD_COVARIANCE),
@@ -85,7 +85,8 @@ CLAIMS = (
         id="plateaus_with_mixtures",
         title="Real activations sit on plateaus (directions without the base)",
         source=f"{POST}; directions after {IMPROVED}",
-        sentence="The same, perturbed along differences of two covariance-random vectors, which do not contain the base.",
+        sentence="The same, perturbed along differences of two covariance-random vectors, which do not contain the "
+        "base.",
         statistic="AUROC: random base crosses before real base, covariance mixtures",
         compute=partial(
             auroc, experiment=PLATEAUS, first="covariance_random|covariance_mixture", second=COVARIANCE_MIXTURE
@@ -103,14 +104,16 @@ CLAIMS = (
         compute=partial(auroc, experiment=SENSITIVE, first=TOWARD_REAL, second=TOWARD_COVARIANCE),
         criterion=Above(CHANCE),
         figure="thresholds_sensitive_directions",
-        note="An author later traced part of this to the baseline, as both directions contain minus the base activation "
+        note="An author later traced part of this to the baseline, as both directions contain minus the base "
+        "activation "
         "(Lee & Heimersheim, 2024); the mixtures below are free of it.",
     ),
     _claim(
         id="real_mixture_more_sensitive",
         title="Real directions are more sensitive under the corrected baseline",
         source=f"{POST}; baseline corrected by {IMPROVED}",
-        sentence="Differences of two real activations change the output earlier than differences of two covariance-random "
+        sentence="Differences of two real activations change the output earlier than differences of two "
+        "covariance-random "
         "vectors.",
         statistic="AUROC: real mixtures cross before covariance mixtures",
         compute=partial(auroc, experiment=SENSITIVE, first=REAL_MIXTURE, second=COVARIANCE_MIXTURE),
@@ -122,7 +125,8 @@ CLAIMS = (
         id="mixtures_differ_little",
         title="Real and covariance mixtures differ little",
         source=IMPROVED,
-        sentence="Once directions no longer contain the base, real and covariance-random ones are about equally sensitive.",
+        sentence="Once directions no longer contain the base, real and covariance-random ones are about equally "
+        "sensitive.",
         statistic="AUROC: real mixtures cross before covariance mixtures",
         compute=partial(auroc, experiment=SENSITIVE, first=REAL_MIXTURE, second=COVARIANCE_MIXTURE),
         criterion=Within(0.4, 0.6),
@@ -133,7 +137,8 @@ CLAIMS = (
         id="isotropic_less_sensitive",
         title="Isotropic directions are less sensitive",
         source=POST,
-        sentence="Isotropic random directions change the output later than random directions with the data's covariance.",
+        sentence="Isotropic random directions change the output later than random directions with the data's "
+        "covariance.",
         statistic="AUROC: towards covariance-random crosses before isotropic",
         compute=partial(auroc, experiment=SENSITIVE, first=TOWARD_COVARIANCE, second=ISOTROPIC),
         criterion=Above(CHANCE),
@@ -162,7 +167,8 @@ CLAIMS = (
         compute=late_against_early,
         criterion=Above(0.0),
         figure="late_layer_control",
-        note="Tests that the difference shrinks; whether it is gone, the late AUROC shows. One test experiment in the source.",
+        note="Tests that the difference shrinks; whether it is gone, the late AUROC shows. One test experiment in the "
+        "source.",
     ),
     _claim(
         id="plateaus_need_training",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import pandas as pd
 
-from actspace.claims.entry import Claim, NotTestedError, Tables, estimate_of, rows_of
-from actspace.claims.intervals import Above, Estimate, Within, difference, everywhere
+from actspace.claims.entry import Claim, NotTestedError, Tables, estimate_of, rows_of, where_tested
+from actspace.claims.intervals import Above, Estimate, Within, difference
 
 GEOMETRY_OF_TRUTH = "Marks & Tegmark, 2023: The Geometry of Truth"
 LESSON = "Heimersheim, LessWrong: shortform on a lesson of the Geometry of Truth paper"
@@ -19,7 +22,7 @@ def toy_score(tables: Tables, probe: str, metric: str) -> Estimate:
 
 
 def tilt_of_logistic_regression(tables: Tables) -> Estimate:
-    """Cosine of LR with Sigma^-1 theta minus its cosine with theta."""
+    """Cosine of LR with Σ⁻¹θ minus its cosine with theta."""
     tilted = toy_score(tables, "logistic_regression", "cosine_to_sigma_inv_theta")
     plain = toy_score(tables, "logistic_regression", "cosine_to_theta")
     return difference(tilted, plain, f"{tilted.value:.3f} and {plain.value:.3f}")
@@ -36,7 +39,7 @@ def shuffled_cosine(tables: Tables) -> Estimate:
     diagonal = rows_of(
         tables, "toy_truth", probe="shuffled_logistic_regression", metric="cosine_to_diag_inv_theta"
     ).iloc[0]
-    detail = f"its cosine with diag(Sigma)^-1 theta is {diagonal['value']:.3f}"
+    detail = f"its cosine with diag(Σ)⁻¹θ is {diagonal['value']:.3f}"
     return Estimate(found.value, found.low, found.high, detail)
 
 
@@ -65,37 +68,34 @@ def best_layer(rows: pd.DataFrame, *probes: str) -> int:
     deep = rows[rows["probe"].isin(probes) & (rows["layer"] > 0)]
     if set(probes) - set(deep["probe"]):
         raise NotTestedError("no rows in probe_summary after layer 0 for " + " and ".join(probes))
-    return int(deep.groupby("layer")["value"].mean().idxmax())
+    means = deep.groupby("layer")["value"].mean()
+    return int(means.index[int(means.to_numpy().argmax())])
 
 
-def mass_mean_against_lr(tables: Tables) -> Estimate:
+def mass_mean_against_lr(rows: pd.DataFrame) -> Estimate:
     """Accuracy of mass-mean minus accuracy of LR at the layer that suits the two best."""
-    places = {}
-    for name, rows in held_out(tables).items():
-        layer = best_layer(rows, "mass_mean", "logistic_regression")
-        ours, theirs = (score_at(rows, probe, layer) for probe in ("mass_mean", "logistic_regression"))
-        places[name] = difference(ours, theirs, f"layer {layer}: {ours.value:.3f} and {theirs.value:.3f}")
-    return everywhere(places)
+    layer = best_layer(rows, "mass_mean", "logistic_regression")
+    ours, theirs = (score_at(rows, probe, layer) for probe in ("mass_mean", "logistic_regression"))
+    return difference(ours, theirs, f"layer {layer}: {ours.value:.3f} and {theirs.value:.3f}")
 
 
-def gain_over_layer_0(tables: Tables) -> Estimate:
+def gain_over_layer_0(rows: pd.DataFrame) -> Estimate:
     """Accuracy of LR at its best layer minus its accuracy at the embedding."""
-    places = {}
-    for name, rows in held_out(tables).items():
-        layer = best_layer(rows, "logistic_regression")
-        deep, surface = (score_at(rows, "logistic_regression", at) for at in (layer, 0))
-        places[name] = difference(deep, surface, f"layer {layer}: {deep.value:.3f}, layer 0: {surface.value:.3f}")
-    return everywhere(places)
+    layer = best_layer(rows, "logistic_regression")
+    deep, surface = (score_at(rows, "logistic_regression", at) for at in (layer, 0))
+    return difference(deep, surface, f"layer {layer}: {deep.value:.3f}, layer 0: {surface.value:.3f}")
 
 
-def gain_over_shuffled_labels(tables: Tables) -> Estimate:
+def gain_over_shuffled_labels(rows: pd.DataFrame) -> Estimate:
     """Accuracy of LR at its best layer minus that of the probe trained on shuffled labels."""
-    places = {}
-    for name, rows in held_out(tables).items():
-        layer = best_layer(rows, "logistic_regression")
-        true, shuffled = (score_at(rows, probe, layer) for probe in ("logistic_regression", "shuffled_labels"))
-        places[name] = difference(true, shuffled, f"layer {layer}: {true.value:.3f} and {shuffled.value:.3f}")
-    return everywhere(places)
+    layer = best_layer(rows, "logistic_regression")
+    true, shuffled = (score_at(rows, probe, layer) for probe in ("logistic_regression", "shuffled_labels"))
+    return difference(true, shuffled, f"layer {layer}: {true.value:.3f} and {shuffled.value:.3f}")
+
+
+def on_held_out(tables: Tables, statistic: Callable[[pd.DataFrame], Estimate]) -> Estimate:
+    """Compute a statistic of scores on every statement set that has what it needs."""
+    return where_tested(held_out(tables), statistic)
 
 
 CLAIMS = (
@@ -103,10 +103,11 @@ CLAIMS = (
         id="lr_finds_tilted_direction",
         title="Logistic regression finds a tilted direction",
         source=f"{GEOMETRY_OF_TRUTH}; {LESSON}",
-        sentence="With a nuisance direction that is uncorrelated with truth but not orthogonal to it, logistic regression "
-        "finds Sigma^-1 theta and not the truth direction theta.",
+        sentence="With a nuisance direction that is uncorrelated with truth but not orthogonal to it, logistic "
+        "regression "
+        "finds Σ⁻¹θ and not the truth direction theta.",
         table="toy_truth",
-        statistic="cosine of the logistic-regression direction with Sigma^-1 theta minus its cosine with theta",
+        statistic="cosine of the logistic-regression direction with Σ⁻¹θ minus its cosine with theta",
         compute=tilt_of_logistic_regression,
         criterion=Above(0.0),
         figure="toy_truth",
@@ -140,24 +141,26 @@ CLAIMS = (
         id="shuffled_lr_finds_feature",
         title="Shuffling away the covariance recovers the feature",
         source="comment on Heimersheim's shortform, LessWrong",
-        sentence="Fitted to data whose coordinates were shuffled independently within each class, a linear probe finds theta.",
+        sentence="Fitted to data whose coordinates were shuffled independently within each class, a linear probe "
+        "finds theta.",
         table="toy_truth",
         statistic="cosine with theta of logistic regression on the shuffled data",
         compute=shuffled_cosine,
         criterion=Above(0.99),
         figure="toy_truth",
-        note="Shuffling keeps each coordinate's variance, so the probe finds diag(Sigma)^-1 theta; that is theta only where "
+        note="Shuffling keeps each coordinate's variance, so the probe finds diag(Σ)⁻¹θ; that is theta only where "
         "the marginal variances are equal. The limit of 0.99 is ours.",
     ),
     Claim(
         id="truth_probe_beats_layer_0",
         title="Truth is more than surface features",
         source=f"{GEOMETRY_OF_TRUTH} (truth is linearly represented in the middle layers of large models)",
-        sentence="A linear probe inside the model tells true from false statements about unseen entities better than the "
+        sentence="A linear probe inside the model tells true from false statements about unseen entities better than "
+        "the "
         "same probe on the embedding.",
         table="probe_summary",
         statistic="accuracy of logistic regression at its best layer minus its accuracy at layer 0, held-out entities",
-        compute=gain_over_layer_0,
+        compute=partial(on_held_out, statistic=gain_over_layer_0),
         criterion=Above(0.0),
         figure="probe_layers",
         note=f"Published for much larger models; small ones may know surface features only. {BEST_LAYER}",
@@ -169,7 +172,7 @@ CLAIMS = (
         sentence="A linear probe does better than the same probe trained on shuffled labels.",
         table="probe_summary",
         statistic="accuracy of logistic regression at its best layer minus that of shuffled labels, held-out entities",
-        compute=gain_over_shuffled_labels,
+        compute=partial(on_held_out, statistic=gain_over_shuffled_labels),
         criterion=Above(0.0),
         figure="probe_layers",
         note=BEST_LAYER,
@@ -181,7 +184,7 @@ CLAIMS = (
         sentence="On held-out statements the mass-mean direction is about as accurate as logistic regression.",
         table="probe_summary",
         statistic="accuracy of mass-mean minus accuracy of logistic regression at the layer best for the two",
-        compute=mass_mean_against_lr,
+        compute=partial(on_held_out, statistic=mass_mean_against_lr),
         criterion=Within(-TOLERANCE, TOLERANCE),
         figure="probe_layers",
         note=f"The tolerance of {TOLERANCE:g} is ours. The paper's stronger claim is about causal effect. {BEST_LAYER}",

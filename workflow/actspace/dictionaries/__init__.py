@@ -1,1 +1,1 @@
-"""Dictionaries of activation space: k-means, principal components and sparse autoencoders behind one encode/decode interface."""
+"""Dictionaries of activation space: k-means, principal components and sparse autoencoders with one interface."""

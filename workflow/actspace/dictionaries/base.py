@@ -1,7 +1,7 @@
 """What every dictionary is: activations to sparse codes and back, and one file format for all families.
 
 Reading and using a fit needs this module alone; nothing here fits anything.
-Source: methods reference, 1.2 (K1) and 1.3; parameter names and the pre-activation as in SAELens (`apply_b_dec_to_input`)."""
+Source: methods reference, 1.2 (K1) and 1.3; names and pre-activation as in SAELens (`apply_b_dec_to_input`)."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn import functional
 
 from actspace.errors import StudyError
 
@@ -25,7 +25,8 @@ SCORES_AT_ONCE = 2**24  # (row, latent) scores held at a time while encoding: 64
 class Codes(NamedTuple):
     """Sparse codes: row n is the sum over its columns j of `values[n, j]` times the decoder row `indices[n, j]`.
 
-    `indices` is int64 and `values` floating, both of shape (row, active). A zero value is an inactive latent, whatever its index.
+    `indices` is int64 and `values` floating, both of shape (row, active). A zero value is an inactive latent, whatever
+    its index.
     """
 
     indices: Tensor
@@ -66,7 +67,9 @@ class Dictionary(nn.Module, ABC):
             If the activations have another width than the dictionary.
         """
         if x.ndim != 2 or x.shape[1] != self.d_model:
-            raise StudyError(f"{self.family} dictionary: made for d_model {self.d_model}, got activations of shape {tuple(x.shape)}")
+            raise StudyError(
+                f"{self.family} dictionary: made for d_model {self.d_model}, got activations of shape {tuple(x.shape)}"
+            )
         step = max(1, SCORES_AT_ONCE // self.n_latents)
         return join_codes([self.encode_rows(rows) for rows in x.to(next(self.buffers())).split(step)])
 
@@ -76,7 +79,7 @@ class Dictionary(nn.Module, ABC):
 
 
 class KMeans(Dictionary):
-    """Centroids: the one active latent of a row is its nearest centroid, with the value 1 (K1 of the methods reference)."""
+    """Centroids: the one active latent of a row is its nearest centroid, with the value 1 (K1 in the reference)."""
 
     family = "kmeans"
     shapes: ClassVar = {"centroids": ("latent", "d_model")}
@@ -84,7 +87,8 @@ class KMeans(Dictionary):
 
     def encode_rows(self, x: Tensor) -> Codes:
         """Find the nearest centroid of each row."""
-        # ||x - c||^2 / 2 without its ||x||^2, around the centroids' mean: far from the origin the rest would cancel badly.
+        # ||x - c||^2 / 2 without its ||x||^2, around the centroids' mean: far from the origin the rest would cancel
+        # badly.
         middle = self.centroids.mean(0)
         centred = self.centroids - middle
         scores = torch.addmm(centred.square().sum(1) / 2, x - middle, centred.T, alpha=-1)
@@ -117,7 +121,12 @@ class PCA(Dictionary):
 class SAE(Dictionary):
     """A sparse autoencoder; subclasses say which pre-activations stay active."""
 
-    shapes: ClassVar = {"W_enc": ("d_model", "latent"), "b_enc": ("latent",), "W_dec": ("latent", "d_model"), "b_dec": ("d_model",)}
+    shapes: ClassVar = {
+        "W_enc": ("d_model", "latent"),
+        "b_enc": ("latent",),
+        "W_dec": ("latent", "d_model"),
+        "b_dec": ("d_model",),
+    }
     W_enc: Tensor
     b_enc: Tensor
     W_dec: Tensor
@@ -168,7 +177,7 @@ FAMILIES: dict[str, type[Dictionary]] = {kind.family: kind for kind in (KMeans, 
 def combine(codes: Codes, rows: Tensor) -> Tensor:
     """Sum the decoder rows (latent, d_model) that the codes name, each times its value: (row, d_model)."""
     if 2 * codes.indices.shape[1] < len(rows):
-        return F.embedding_bag(codes.indices, rows, per_sample_weights=codes.values, mode="sum")
+        return functional.embedding_bag(codes.indices, rows, per_sample_weights=codes.values, mode="sum")
     # With most latents active the dense product is faster. Adding, not setting: inactive entries may repeat an index.
     dense = codes.values.new_zeros(len(codes.values), len(rows)).scatter_add_(1, codes.indices, codes.values)
     return dense @ rows
@@ -179,19 +188,26 @@ def join_codes(parts: list[Codes]) -> Codes:
     if len(parts) == 1:
         return parts[0]
     width = max(part.indices.shape[1] for part in parts)
-    padded = [[F.pad(tensor, (0, width - tensor.shape[1])) for tensor in part] for part in parts]
+    padded = [[functional.pad(tensor, (0, width - tensor.shape[1])) for tensor in part] for part in parts]
     return Codes(torch.cat([indices for indices, _ in padded]), torch.cat([values for _, values in padded]))
 
 
 def check_shapes(family: str, shapes: dict[str, tuple[str, ...]], tensors: dict[str, Tensor]) -> dict[str, int]:
-    """Return the size of each axis, or raise a StudyError if a tensor is absent, foreign, or of a shape that does not fit."""
+    """Return the size of each axis; a tensor that is absent, foreign or of the wrong shape raises a StudyError."""
     if set(tensors) != set(shapes):
-        raise StudyError(f"{family} dictionary: needs the tensors {', '.join(sorted(shapes))}, got {', '.join(sorted(tensors)) or 'none'}")
+        raise StudyError(
+            f"{family} dictionary: needs the tensors {', '.join(sorted(shapes))}, "
+            f"got {', '.join(sorted(tensors)) or 'none'}"
+        )
     sizes: dict[str, int] = {}
     for name, axes in shapes.items():
         shape = tuple(tensors[name].shape)
-        if len(shape) != len(axes) or any(sizes.setdefault(axis, size) != size for axis, size in zip(axes, shape, strict=True)):
-            raise StudyError(f"{family} dictionary: {name} has the shape {shape}, which is not ({', '.join(axes)}) of the others")
+        if len(shape) != len(axes) or any(
+            sizes.setdefault(axis, size) != size for axis, size in zip(axes, shape, strict=True)
+        ):
+            raise StudyError(
+                f"{family} dictionary: {name} has the shape {shape}, which is not ({', '.join(axes)}) of the others"
+            )
     return sizes
 
 
@@ -200,13 +216,16 @@ def check_finite(x: Tensor, what: str) -> None:
     finite = torch.isfinite(x).all(dim=1)
     if not finite.all():
         row = int(finite.logical_not().nonzero()[0])
-        raise StudyError(f"{what}: row {row} holds a NaN or an infinity; capture the activations again, in float32 if they overflowed")
+        raise StudyError(
+            f"{what}: row {row} holds a NaN or an infinity; capture again, in float32 if the storage dtype overflowed"
+        )
 
 
 def save(dictionary: Dictionary, path: Path, metadata: dict[str, str]) -> None:
-    """Write a dictionary as safetensors: its tensors by name, family and settings with the metadata in the header.
+    """Write a dictionary as safetensors: tensors by name; family, settings and metadata in the header.
 
-    Equal dictionaries give equal bytes. The file is complete or absent: it is written beside its place and then renamed.
+    Equal dictionaries give equal bytes. The file is complete or absent: it is written beside its place and then
+    renamed.
     """
     # One entry, because safetensors writes several in an order that changes from run to run.
     header = {"family": dictionary.family, "settings": dictionary.settings, "metadata": metadata}
@@ -227,7 +246,9 @@ def load(path: Path, device: str | torch.device = "cpu") -> Dictionary:
     header, tensors = read(Path(path), str(device))
     kind = FAMILIES.get(header.get("family", ""))
     if kind is None:
-        raise StudyError(f"{path}: holds no dictionary of a family that is known here ({', '.join(FAMILIES)}); was it made by actspace?")
+        raise StudyError(
+            f"{path}: holds no dictionary of a known family ({', '.join(FAMILIES)}); was it made by actspace?"
+        )
     try:
         return kind(tensors, **header["settings"])
     except (StudyError, TypeError, KeyError) as error:

@@ -21,7 +21,7 @@ ROWS_AT_ONCE = 8192
 
 
 class KMeansFit(NamedTuple):
-    """A fitted dictionary and how the fit went; `inertia` is the sum of squared distances to the nearest centroid, in float64."""
+    """A fitted dictionary and how the fit went; `inertia` sums the squared distances to the nearest centroids."""
 
     dictionary: KMeans
     inertia: float
@@ -29,7 +29,9 @@ class KMeansFit(NamedTuple):
     converged: bool
 
 
-def fit(x: np.ndarray, n_clusters: int, seed: int, tolerance: float, max_iterations: int, n_threads: int = 1) -> KMeansFit:
+def fit(
+    x: np.ndarray, n_clusters: int, seed: int, tolerance: float, max_iterations: int, n_threads: int = 1
+) -> KMeansFit:
     """Fit centroids to activations.
 
     Parameters
@@ -40,12 +42,13 @@ def fit(x: np.ndarray, n_clusters: int, seed: int, tolerance: float, max_iterati
     seed
         Non-negative integer of any size.
     tolerance
-        Stop when the centroids together move by less than this, squared, in units of the data's variance averaged over dimensions.
+        Stop when the centroids together move by less than this, squared, in units of the data's variance averaged over
+        dimensions.
     max_iterations
         Stop after so many passes over the data.
     n_threads
-        Threads for this fit. Each thread sums its own rows first, so another number of threads rounds otherwise, and with three or more
-        the order of these sums is left to chance: one thread gives the same centroids in every run.
+        Threads for this fit. Each thread sums its own rows first, so another number of threads rounds otherwise, and
+        with three or more the order of these sums is left to chance: one thread gives the same centroids in every run.
 
     Raises
     ------
@@ -53,18 +56,27 @@ def fit(x: np.ndarray, n_clusters: int, seed: int, tolerance: float, max_iterati
         If x has fewer rows, or fewer distinct rows, than K, or a row that is not finite.
     """
     if not 1 <= n_clusters <= len(x):
-        raise StudyError(f"k-means: {n_clusters} clusters of {len(x)} rows; choose between 1 and the number of rows, or read more of them")
+        raise StudyError(
+            f"k-means: {n_clusters} clusters of {len(x)} rows; choose fewer clusters (at least 1), or more rows"
+        )
     x = np.ascontiguousarray(x, dtype=np.float32)
     check_finite(torch.from_numpy(x), "k-means data")
     lloyd = cluster.KMeans(
-        n_clusters, init="k-means++", n_init=1, max_iter=max_iterations, tol=tolerance, random_state=RandomState(MT19937(SeedSequence(seed)))
+        n_clusters,
+        init="k-means++",
+        n_init=1,
+        max_iter=max_iterations,
+        tol=tolerance,
+        random_state=RandomState(MT19937(SeedSequence(seed))),
     )
     with threadpool_limits(n_threads), warnings.catch_warnings():
         warnings.simplefilter("error", ConvergenceWarning)
         try:
             lloyd.fit(x)
         except ConvergenceWarning as warning:
-            raise StudyError(f"k-means: {n_clusters} clusters, but the {len(x)} rows hold fewer distinct ones; choose fewer clusters") from warning
+            raise StudyError(
+                f"k-means: {n_clusters} clusters, but the {len(x)} rows hold fewer distinct ones; choose fewer clusters"
+            ) from warning
     dictionary = KMeans({"centroids": torch.from_numpy(lloyd.cluster_centers_)})
     return KMeansFit(dictionary, inertia(dictionary, x), int(lloyd.n_iter_), bool(lloyd.n_iter_ < max_iterations))
 

@@ -1,6 +1,6 @@
 """How much a dictionary leaves unexplained: five definitions side by side, with intervals by bootstrap over documents.
 
-Source: methods reference, 1.1 (the letters A, B, C, V, Z); Gated-SAE paper, equation 10, for the relative reconstruction bias."""
+Source: methods reference, 1.1 (the letters A, B, C, V, Z); relative reconstruction bias: Gated-SAE paper, eq. 10."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def fvu(x: Tensor, reconstruction: Tensor) -> dict[str, float]:
 
     With residuals r = x - reconstruction and the mean mu of the given rows:
     A `fvu_pooled` = sum ||r||^2 / sum ||x - mu||^2; B `fvu_per_row` = mean over rows of ||r||^2 / ||x - mu||^2;
-    C `fvu_per_dimension` = mean over dimensions of sum r_d^2 / sum (x_d - mu_d)^2; V `fvu_residual_variance` = sum_d Var(r_d) / sum_d Var(x_d);
-    Z `fvu_uncentred` = sum ||r||^2 / sum ||x||^2. C leaves out dimensions in which x is constant, B rows that lie at mu: there is
-    nothing to explain.
+    C `fvu_per_dimension` = mean over dimensions of sum r_d^2 / sum (x_d - mu_d)^2; V `fvu_residual_variance` = sum_d
+    Var(r_d) / sum_d Var(x_d); Z `fvu_uncentred` = sum ||r||^2 / sum ||x||^2. C leaves out dimensions in which x is
+    constant, B rows that lie at mu: there is nothing to explain.
 
     Parameters
     ----------
@@ -53,13 +53,19 @@ def fvu(x: Tensor, reconstruction: Tensor) -> dict[str, float]:
 
 
 def evaluate(
-    dictionary: Dictionary, x: Tensor, document_ids: np.ndarray, rng: np.random.Generator, n_boot: int = 1000, chunk: int = 4096
+    dictionary: Dictionary,
+    x: Tensor,
+    document_ids: np.ndarray,
+    rng: np.random.Generator,
+    n_boot: int = 1000,
+    chunk: int = 4096,
 ) -> pd.DataFrame:
     """Measure a dictionary on activations; all sums are float64, around the mean of these very rows.
 
-    Beside the five fractions of `fvu`: `l0` (active latents per row), `fraction_alive` (latents active in at least one row), `cosine` and
-    `l2_ratio` (of reconstruction and activation, averaged over the rows that are not zero) and `relative_reconstruction_bias`
-    E||xh||^2 / E[x.xh], which is 1 without shrinkage. The number of constant dimensions, which C leaves out, is logged.
+    Beside the five fractions of `fvu`: `l0` (active latents per row), `fraction_alive` (latents active in at least one
+    row), `cosine` and `l2_ratio` (of reconstruction and activation, averaged over the rows that are not zero) and
+    `relative_reconstruction_bias` E||xh||^2 / E[x.xh], which is 1 without shrinkage. The number of constant dimensions,
+    which C leaves out, is logged.
 
     Parameters
     ----------
@@ -78,9 +84,9 @@ def evaluate(
     Returns
     -------
     DataFrame with the columns metric, value, low, high, n_rows, n_documents
-        `low` and `high` bound the percentile interval of 95% over resampled documents. The means of all definitions are recomputed in
-        each resample, but for the rows' own mean distances in B. They are NaN for a single document, and for `fraction_alive`: a
-        resample holds fewer distinct documents, and so fewer living latents, than the data.
+        `low` and `high` bound the percentile interval of 95% over resampled documents. The means of all definitions are
+        recomputed in each resample, but for the rows' own mean distances in B. They are NaN for a single document, and
+        for `fraction_alive`: a resample holds fewer distinct documents, and so fewer living latents, than the data.
 
     Raises
     ------
@@ -102,7 +108,8 @@ def evaluate(
 def centre(x: Tensor, chunk: int) -> tuple[Tensor, Tensor]:
     """Return the mean of the rows in float64 and which dimensions are constant, both of shape (d_model,).
 
-    Sums run over differences from the first row: they lose no digits to a large mean and are exactly zero where nothing varies.
+    Sums run over differences from the first row: they lose no digits to a large mean and are exactly zero where nothing
+    varies.
     """
     if not len(x):
         raise StudyError("dictionary metrics: no rows to evaluate; read more activations")
@@ -112,18 +119,24 @@ def centre(x: Tensor, chunk: int) -> tuple[Tensor, Tensor]:
         total += shifted.sum(0)
         constant &= (shifted == 0).all(0)
     if constant.all():
-        raise StudyError(f"dictionary metrics: all {len(x)} rows are alike, so there is no variance to explain; read more activations")
+        raise StudyError(
+            f"dictionary metrics: all {len(x)} rows are alike, there is no variance to explain; read more activations"
+        )
     return x[0].double() + total / len(x), constant
 
 
-def sums_by_document(dictionary: Dictionary, x: Tensor, document: Tensor, n_documents: int, chunk: int) -> tuple[Sums, float]:
-    """Sum over the rows of each document what all metrics are made of; also return the fraction of latents that are alive.
+def sums_by_document(
+    dictionary: Dictionary, x: Tensor, document: Tensor, n_documents: int, chunk: int
+) -> tuple[Sums, float]:
+    """Sum over the rows of each document what all metrics are made of; also return the fraction of living latents.
 
     Sums have the shape (document,) or (document, d_model). `document` (row,) counts from zero.
     """
     mean, constant = centre(x, chunk)
     if constant.any():
-        log.info("%d of %d dimensions are constant and left out of fvu_per_dimension", int(constant.sum()), len(constant))
+        log.info(
+            "%d of %d dimensions are constant and left out of fvu_per_dimension", int(constant.sum()), len(constant)
+        )
     device = next(dictionary.buffers()).device
     sums: dict[str, Tensor] = {}
     alive = torch.zeros(dictionary.n_latents, dtype=torch.bool, device=device)
@@ -135,10 +148,7 @@ def sums_by_document(dictionary: Dictionary, x: Tensor, document: Tensor, n_docu
         terms["active"] = (codes.values != 0).sum(1).double()
         for name, term in terms.items():
             sums.setdefault(name, term.new_zeros(n_documents, *term.shape[1:])).index_add_(0, ids, term)
-    arrays = {name: total.cpu().numpy() for name, total in sums.items()}
-    # nan marks a dimension without variance, so that means over dimensions can leave it out.
-    arrays["deviation_squares"][:, constant.cpu().numpy()] = np.nan
-    return arrays, float(alive.double().mean())
+    return {name: total.cpu().numpy() for name, total in sums.items()}, float(alive.double().mean())
 
 
 def row_terms(x: Tensor, reconstruction: Tensor, mean: Tensor) -> dict[str, Tensor]:
@@ -172,7 +182,8 @@ def statistics(totals: Sums) -> dict[str, np.ndarray]:
     residual_variance = error - np.square(totals["residual"]).sum(1) / n
     # The rows were shifted by the mean of all data; a resample has a mean of its own.
     per_dimension = totals["deviation_squares"] - np.square(totals["deviation"]) / n[:, None]
-    variance = np.nansum(per_dimension, axis=1)
+    variance = per_dimension.sum(1)
+    # What varies not at all leaves exact zeros in all data, and rounding in a resample.
     varies = per_dimension > 1e-12 * totals["deviation_squares"]
     ratios = np.divide(totals["residual_squares"], per_dimension, out=np.zeros_like(per_dimension), where=varies)
     with np.errstate(invalid="ignore", divide="ignore"):

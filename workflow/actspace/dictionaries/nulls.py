@@ -1,7 +1,7 @@
 """Data without structure beyond its mean and covariance: the Gaussian surrogate.
 
-Source: methods reference, 0.4. The covariance may be singular (it is, in the centred gauge), so rows are drawn through its
-eigendecomposition, never through a Cholesky factor."""
+Source: methods reference, 0.4. The covariance may be singular (it is, in the centred gauge), so rows are drawn through
+its eigendecomposition, never through a Cholesky factor."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ ROWS_AT_ONCE = 8192
 class Spectrum(NamedTuple):
     """The part of a covariance that is not numerically zero.
 
-    `variances` (rank,) descend and `directions` (rank, d_model) are orthonormal, both float64; `condition_number` is the largest variance
-    over the smallest of these.
+    `variances` (rank,) descend and `directions` (rank, d_model) are orthonormal, both float64; `condition_number` is
+    the largest variance over the smallest of these.
     """
 
     variances: np.ndarray
@@ -36,7 +36,7 @@ class Spectrum(NamedTuple):
 
 
 def spectrum(covariance: np.ndarray) -> Spectrum:
-    """Decompose a float64 covariance (d_model, d_model); eigenvalues that rounding cannot tell from zero, or negative, are dropped.
+    """Decompose a float64 covariance (d_model, d_model); what rounding cannot tell from zero is dropped.
 
     Raises
     ------
@@ -44,7 +44,9 @@ def spectrum(covariance: np.ndarray) -> Spectrum:
         If the covariance is not finite, or zero.
     """
     if not np.isfinite(covariance).all():
-        raise StudyError("gaussian surrogate: the covariance is not finite; capture the activations again, in float32 if they overflowed")
+        raise StudyError(
+            "gaussian surrogate: the covariance is not finite; capture again, in float32 if the storage overflowed"
+        )
     variances, directions = np.linalg.eigh(covariance)
     kept = variances > len(variances) * np.finfo(np.float64).eps * max(variances[-1], 0.0)
     if not kept.any():
@@ -53,7 +55,7 @@ def spectrum(covariance: np.ndarray) -> Spectrum:
 
 
 def gaussian_surrogate(mean: np.ndarray, covariance: np.ndarray, n_rows: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw rows x = mean + U sqrt(lambda) z from the Gaussian with this mean (d_model,) and covariance (d_model, d_model), both float64.
+    """Draw rows x = mean + U sqrt(lambda) z from a Gaussian of given mean (d_model,) and covariance, both float64.
 
     Returns
     -------

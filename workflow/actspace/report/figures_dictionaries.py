@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import pandas as pd
 import seaborn as sns
@@ -12,7 +13,7 @@ from matplotlib.lines import Line2D
 
 from actspace.report import style
 from actspace.report.spec import Tables, counted, panels, plural
-from actspace.report.summaries import per_fit
+from actspace.report.summaries import groups, per_fit, records
 
 SECTION = "Clustering and sparse autoencoders"
 DEFINITIONS = {
@@ -27,7 +28,7 @@ DATA_LABEL = {"real": "real activations", "gaussian": "Gaussian surrogate"}
 
 def places(fits: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     """Yield the fits of one hook point of one capture at a time, with a name for its panel."""
-    for (capture, hook), rows in fits.groupby(["capture", "hook"], sort=False):
+    for (capture, hook), rows in groups(fits, "capture", "hook"):
         yield f"{hook} ({capture})", rows
 
 
@@ -35,7 +36,7 @@ def draw_against_l0(ax: Axes, fits: pd.DataFrame, metric: str) -> None:
     """Draw one line per family, dictionary size and kind of data, with the intervals that the table holds."""
     # Clusterings and PCA need no line per size: k-means always has one active latent, PCA always has all components.
     sizes = fits["n_latents"].where(~fits["family"].isin(["kmeans", "pca"]), 0)
-    for (family, data, _), rows in fits.groupby(["family", "data", sizes.rename("size")], sort=False):
+    for (family, data, _), rows in groups(fits.assign(line=sizes), "family", "data", "line"):
         rows = rows.sort_values("l0")
         line, face = DATA_STYLE[data]
         below, above = rows[metric] - rows[f"{metric}_low"], rows[f"{metric}_high"] - rows[metric]
@@ -52,7 +53,7 @@ def draw_against_l0(ax: Axes, fits: pd.DataFrame, metric: str) -> None:
             capsize=2,
             elinewidth=1,
         )
-    style.logarithmic(ax.xaxis)
+    style.logarithmic(ax, "x")
     ax.set_xlabel("active latents per token (L0)")
     ax.margins(x=0.12)
 
@@ -61,8 +62,13 @@ def name_sizes(ax: Axes, fits: pd.DataFrame) -> None:
     """Write the number of clusters above the smallest and below the largest k-means fits to real data."""
     clusters = fits[(fits["family"] == "kmeans") & (fits["data"] == "real")].sort_values("n_latents")
     for place, row in zip((6, -12), (clusters.head(1), clusters.tail(1)), strict=True):
-        for fit in row.itertuples():
-            at = {"textcoords": "offset points", "xytext": (0, place), "fontsize": 7.5, "color": style.GREY}
+        for fit in records(row):
+            at: dict[str, Any] = {
+                "textcoords": "offset points",
+                "xytext": (0, place),
+                "fontsize": 7.5,
+                "color": style.GREY,
+            }
             ax.annotate(f"K = {fit.n_latents}", (fit.l0, fit.fvu_pooled), ha="center", **at)
 
 
@@ -75,7 +81,12 @@ def family_key(figure: Figure, fits: pd.DataFrame) -> None:
     ]
     for data in [d for d in DATA_STYLE if d in set(fits["data"])]:
         line, face = DATA_STYLE[data]
-        key = {"color": style.GREY, "linestyle": line, "marker": "o", "markerfacecolor": face or style.GREY}
+        key: dict[str, Any] = {
+            "color": style.GREY,
+            "linestyle": line,
+            "marker": "o",
+            "markerfacecolor": face or style.GREY,
+        }
         handles.append(Line2D([], [], label=DATA_LABEL[data], **key))
     figure.legend(handles=handles, loc="outside lower center", ncols=4)
 
@@ -118,8 +129,8 @@ def variance_definitions(tables: Tables) -> Figure:
     shown = [metric for metric in DEFINITIONS if metric in fits]
     figure, axes = panels(len(shown), height=2.9, columns=2, sharex=True)
     for ax, metric in zip(axes, shown, strict=True):
-        for (family, data), rows in fits.groupby(["family", "data"], sort=False):
-            key = {"color": style.colour(family), "marker": style.MARKERS.get(family, "o")}
+        for (family, data), rows in groups(fits, "family", "data"):
+            key: dict[str, Any] = {"color": style.colour(family), "marker": style.MARKERS.get(family, "o")}
             face = DATA_STYLE[data][1] or key["color"]
             ax.plot(rows["fvu_pooled"], rows[metric], ls="none", markerfacecolor=face, markersize=5, **key)
         ax.axline((0, 0), slope=1, color=style.GREY, linewidth=0.8, linestyle=":")
@@ -134,9 +145,11 @@ def variance_definitions_caption(tables: Tables) -> str:
     """Say what is compared, over how many fits."""
     fits = per_fit(tables["dictionary_metrics"])
     return (
-        f"The same {plural(len(fits), 'fit')} under five definitions of unexplained variance. Each point is one fit: its "
+        f"The same {plural(len(fits), 'fit')} under five definitions of unexplained variance. Each point is one fit: "
+        f"its "
         "value under definition A (sum of squared residuals over sum of squared deviations from the mean) against B "
-        "(mean of that ratio over rows), C (over dimensions), V (variance of the residual, blind to a constant error) and "
+        "(mean of that ratio over rows), C (over dimensions), V (variance of the residual, blind to a constant error) "
+        "and "
         f"Z (relative to zero and not to the mean). Dotted: agreement. Evaluated on {_extent(fits)}."
     )
 
@@ -154,8 +167,8 @@ def training_curves(tables: Tables) -> Figure:
             ax.plot(rows["vectors"], rows[column], color=shades[name], linewidth=1.3)
         ax.set(title=title, xlabel="training vectors")
         ax.ticklabel_format(axis="x", style="sci", scilimits=(-3, 5))
-    style.logarithmic(axes[0].yaxis)
-    style.logarithmic(axes[2].yaxis)
+    style.logarithmic(axes[0], "y")
+    style.logarithmic(axes[2], "y")
     figure.legend(
         handles=[Line2D([], [], color=shades[name], label=name) for name, _ in runs],
         loc="outside lower center",
@@ -165,11 +178,12 @@ def training_curves(tables: Tables) -> Figure:
 
 
 def fit_colours(names: Iterable[str]) -> dict[str, tuple[float, float, float]]:
-    """Give every fit a shade of its family's colour; a fit is named `family-...`, after its hook where there are many."""
+    """Give every fit a shade of its family's colour; a fit is named `family-...`, after its hook where there are "
+    "many."""
     members: dict[str, list[str]] = {}
     for name in names:
         members.setdefault(name.split(" ")[-1].split("-")[0], []).append(name)
-    shades = {}
+    shades: dict[str, tuple[float, float, float]] = {}
     for family, fits in members.items():
         # Two steps more than members, as the palest shades vanish on white.
         shades.update(zip(fits, sns.light_palette(style.colour(family), len(fits) + 2)[2:], strict=True))
@@ -181,7 +195,8 @@ def training_curves_caption(tables: Tables) -> str:
     table = tables["training_curves"]
     ends = table.groupby("fit")["vectors"].max()
     return (
-        f"Training of {plural(len(ends), 'sparse autoencoder')} on {counted(ends.unique())} vectors each: loss, fraction "
+        f"Training of {plural(len(ends), 'sparse autoencoder')} on {counted(ends.unique())} vectors each: loss, "
+        f"fraction "
         "of variance unexplained (definition A), active latents per vector, and fraction of latents that are dead."
     )
 
@@ -209,9 +224,11 @@ def loss_recovered_caption(tables: Tables) -> str:
     table = tables["dictionary_metrics"]
     rows = table[table["metric"].isin(RECOVERED)]
     return (
-        f"What the model loses when the reconstructions of {plural(rows['fit'].nunique(), 'fit')} replace its activations: "
+        f"What the model loses when the reconstructions of {plural(rows['fit'].nunique(), 'fit')} replace its "
+        f"activations: "
         "1 is the undisturbed model (dotted), 0 the model with the activations set to zero. Evaluated on "
-        f"{counted(rows['n_rows'].unique())} token positions of {counted(rows['n_documents'].unique())} documents; bars "
+        f"{counted(rows['n_rows'].unique())} token positions of {counted(rows['n_documents'].unique())} documents; "
+        f"bars "
         "are 95% intervals where the table holds them."
     )
 

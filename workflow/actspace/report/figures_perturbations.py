@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,15 @@ from matplotlib.lines import Line2D
 
 from actspace.report import style
 from actspace.report.spec import Tables, counted, panels, plural
-from actspace.report.summaries import PATH_UNITS, crossing_ecdf, curve_summary, deviation_cosines, with_readouts
+from actspace.report.summaries import (
+    PATH_UNITS,
+    crossing_ecdf,
+    curve_summary,
+    deviation_cosines,
+    groups,
+    records,
+    with_readouts,
+)
 
 SECTION = "Perturbations"
 READOUT_LABELS = {
@@ -32,7 +41,7 @@ def of_experiment(table: pd.DataFrame, experiment: str) -> pd.DataFrame:
 
 def families(table: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
     """Yield each pair of base and direction with its rows."""
-    for (base, direction), rows in table.groupby(["base", "direction"], sort=False):
+    for (base, direction), rows in groups(table, "base", "direction"):
         yield str(base), str(direction), rows
 
 
@@ -112,7 +121,7 @@ def _draw_curves(ax: Axes, table: pd.DataFrame, readout: str) -> None:
 def _draw_medians(ax: Axes, summary: pd.DataFrame, table: pd.DataFrame, band: bool = False) -> None:
     for base, direction, rows in families(summary):
         key = look(table, base, direction)
-        for _, line in rows.groupby("site", sort=False):
+        for _, line in groups(rows, "site"):
             line = line.sort_values("travel")
             ax.plot(line["travel"], line["median"], color="white", linewidth=3.4)
             ax.plot(line["travel"], line["median"], color=key["color"], linestyle=key["linestyle"], linewidth=2)
@@ -126,7 +135,8 @@ def curves_caption(tables: Tables, experiment: str) -> str:
     """Say which experiment, at which site, with how many prompts and directions."""
     table = of_experiment(tables["perturbation_curves"], experiment)
     return (
-        f"{_setting(table)} Thin lines are single curves, one per prompt and family; thick lines the median of all curves at each step. Top: KL "
+        f"{_setting(table)} Thin lines are single curves, one per prompt and family; thick lines the median of all "
+        f"curves at each step. Top: KL "
         "divergence of the next-token distribution from the undisturbed one; middle: its square root scaled, in which "
         "even a linear model rises in a straight line; bottom: L2 distance at "
         f"{', '.join(sorted(set(table['read_hook']))) if 'read_hook' in table else 'the late read-out'}."
@@ -155,8 +165,13 @@ def thresholds(tables: Tables, experiment: str) -> Figure:
         end = float(here["end"].max())
         for place, (base, direction, rows) in enumerate(families(here)):
             key = look(table, base, direction)
-            for _, line in rows.groupby("site", sort=False):
-                draw = {"color": key["color"], "linestyle": key["linestyle"], "where": "post", "linewidth": 1.8}
+            for _, line in groups(rows, "site"):
+                draw: dict[str, Any] = {
+                    "color": key["color"],
+                    "linestyle": key["linestyle"],
+                    "where": "post",
+                    "linewidth": 1.8,
+                }
                 ax.step(line["crossing"], line["fraction"], **draw)
                 _mark_never(ax, end * (1.02 + 0.025 * place), line, key["color"])
         ax.axvspan(end, 1.22 * end, color="#F1F1F1", zorder=0, linewidth=0)
@@ -187,15 +202,17 @@ def thresholds_caption(tables: Tables, experiment: str) -> str:
     never = crossing_ecdf(table).drop_duplicates(["site", "base", "direction", "path"])
     censored = "; ".join(
         f"{style.label(r.base)} base, {style.label(r.direction)}, {PATH_TITLES[r.path]}: {r.fraction_never:.0%}"
-        for r in never.itertuples()
+        for r in records(never)
     )
     cosines = "; ".join(
         f"{style.label(r.base)} base, {style.label(r.direction)}: {r.mean_cosine:.2f}"
-        for r in deviation_cosines(table).itertuples()
+        for r in records(deviation_cosines(table))
     )
     return (
-        f"{_setting(table)} Cumulative fraction of curves whose KL divergence has crossed {counted_thresholds(table)} nats. "
-        f"Curves that never cross count as beyond the path's end (bars on grey, from the fraction that crossed up to 1). Never crossed: {censored}. Mean cosine of the "
+        f"{_setting(table)} Cumulative fraction of curves whose KL divergence has crossed {counted_thresholds(table)} "
+        f"nats. "
+        f"Curves that never cross count as beyond the path's end (bars on grey, from the fraction that crossed up to "
+        f"1). Never crossed: {censored}. Mean cosine of the "
         f"directions with minus the base's deviation from the mean: {cosines}."
     )
 
@@ -241,13 +258,14 @@ def has_control(tables: Tables, experiment: str, contrast: str) -> bool:
 def comparisons(tables: Tables) -> Figure:
     """Draw every AUROC between two families with its interval, the two paths below each other."""
     table = tables["perturbation_comparisons"]
-    groups = list(table[table["statistic"] == "auroc"].groupby(["experiment", "site", "a", "b"], sort=False))
-    figure, (ax,) = panels(1, height=0.6 + 0.5 * len(groups))
-    for height, ((experiment, site, a, b), rows) in enumerate(groups):
-        name = f"{experiment} ({site}): {_family_name(a)}  before  {_family_name(b)}"
-        ax.text(0, height - 0.22, name, fontsize=7.8, va="center")
-        for row in rows.itertuples():
-            at = height + (0.08 if row.path == "sphere" else 0.3)
+    pairs = list(groups(table[table["statistic"] == "auroc"], "experiment", "site", "a", "b"))
+    figure, (ax,) = panels(1, height=0.6 + 0.62 * len(pairs))
+    for height, ((experiment, site, a, b), rows) in enumerate(pairs):
+        names = (f"{experiment} at {site}", f"{_family_name(a)}  before  {_family_name(b)}")
+        for line, (name, shade) in enumerate(zip(names, (style.GREY, style.BLACK), strict=True)):
+            ax.text(0, height - 0.36 + 0.22 * line, name, fontsize=7.8, va="center", color=shade, in_layout=False)
+        for row in records(rows):
+            at = height + (0.12 if row.path == "sphere" else 0.32)
             face = style.BLUE if row.path == "sphere" else "white"
             ax.plot([row.low, row.high], [at, at], color=style.BLUE, linewidth=1.4)
             ax.plot([row.value], [at], color=style.BLUE, marker="o", markerfacecolor=face, markersize=5)
@@ -255,7 +273,7 @@ def comparisons(tables: Tables) -> Figure:
     ax.axvline(0.5, color=style.GREY, linewidth=0.9, linestyle=":")
     ax.grid(axis="y", visible=False)
     ax.set_yticks([])
-    ax.set(ylim=(len(groups) - 0.5, -0.5), xlim=(-0.02, 1.02))
+    ax.set(ylim=(len(pairs) - 0.5, -0.5), xlim=(-0.02, 1.02))
     ax.set_xlabel("AUROC: probability that the first crosses the threshold before the second")
     return figure
 
@@ -270,7 +288,8 @@ def comparisons_caption(tables: Tables) -> str:
     table = tables["perturbation_comparisons"]
     rows = table[table["statistic"] == "auroc"]
     return (
-        f"{plural(len(rows), 'comparison')} of two families (a direction from a kind of base) by the point where the KL divergence crosses "
+        f"{plural(len(rows), 'comparison')} of two families (a direction from a kind of base) by the point where the "
+        f"KL divergence crosses "
         "its threshold, ties counting half; 0.5 (dotted) means no difference. Filled: on the sphere; hollow: straight. "
         f"Bars are 95% intervals over {counted(rows['n_prompts'].unique())} prompts."
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -9,6 +11,7 @@ from matplotlib.lines import Line2D
 
 from actspace.report import style
 from actspace.report.spec import Tables, counted, panels, plural
+from actspace.report.summaries import groups, records
 
 SECTION = "Truth directions"
 KNOWN_DIRECTIONS = ("theta", "sigma_inv_theta", "diag_inv_theta")
@@ -22,11 +25,11 @@ def toy_truth(tables: Tables) -> Figure:
     points, directions = tables["toy_points"], tables["toy_directions"]
     figure, (ax,) = panels(1, height=4.4)
     figure.set_figwidth(6.4)
-    for label, rows in points.groupby("label"):
-        key = {"color": LABEL_COLOURS[int(label)], "marker": LABEL_MARKERS[int(label)], "alpha": 0.35}
+    for label, rows in groups(points, "label"):
+        key: dict[str, Any] = {"color": LABEL_COLOURS[int(label)], "marker": LABEL_MARKERS[int(label)], "alpha": 0.35}
         ax.scatter(rows["x"], rows["y"], s=9, linewidths=0.8, rasterized=True, **key)
     reach = float(points[["x", "y"]].abs().to_numpy().max())
-    for row in directions.itertuples():
+    for row in records(directions):
         _draw_direction(ax, str(row.name), row.x, row.y, reach)
     ax.set(aspect="equal", xlabel="first coordinate", ylabel="second coordinate")
     figure.legend(handles=_toy_key(directions), loc="outside lower center", ncols=3)
@@ -57,16 +60,18 @@ def _toy_key(directions: pd.DataFrame) -> list[Line2D]:
 
 
 def _line(name: str, linewidth: float = 1.6, dashed: bool = True) -> Line2D:
-    dash = style.DASHES.get(name, "-") if dashed else "-"
-    return Line2D([], [], linewidth=linewidth, color=style.colour(name), linestyle=dash, label=style.label(name))
+    key: dict[str, Any] = {"linestyle": style.DASHES.get(name, "-") if dashed else "-"}
+    return Line2D([], [], linewidth=linewidth, color=style.colour(name), label=style.label(name), **key)
 
 
 def toy_caption(tables: Tables) -> str:
     """Say how many points are shown, and how the scores of the toy were obtained."""
     points = tables["toy_points"]
     text = (
-        f"The toy of the lesson: {counted([len(points)])} points in two classes shifted by the truth direction θ, with a "
-        "nuisance direction that is uncorrelated with truth but not orthogonal to it. Thin lines are the known directions, "
+        f"The toy of the lesson: {counted([len(points)])} points in two classes shifted by the truth direction θ, "
+        f"with a "
+        "nuisance direction that is uncorrelated with truth but not orthogonal to it. Thin lines are the known "
+        "directions, "
         "arrows those that the probes found, drawn with one length."
     )
     scores = tables.get("toy_truth")
@@ -80,10 +85,10 @@ def layer_profile(tables: Tables) -> Figure:
     """Draw the accuracy of each probe over layers, one panel per pair of training and test set."""
     table = tables["probe_summary"]
     table = table[table["metric"] == "accuracy"]
-    pairs = list(table.groupby(["train_set", "test_set"], sort=False))
+    pairs = list(groups(table, "train_set", "test_set"))
     figure, axes = panels(len(pairs), height=2.6, columns=3 if len(pairs) > 2 else 2, sharex=True, sharey=True)
     for ax, ((train, test), rows) in zip(axes, pairs, strict=True):
-        for probe, line in rows.groupby("probe", sort=False):
+        for probe, line in groups(rows, "probe"):
             draw_over_layers(ax, line, str(probe))
         surface = rows[(rows["layer"] == 0) & (rows["probe"] == "logistic_regression")]
         for value in surface["value"]:
@@ -109,8 +114,9 @@ def layer_caption(tables: Tables) -> str:
     table = tables["probe_summary"]
     table = table[table["metric"] == "accuracy"]
     sets = ", ".join(sorted(set(table["train_set"]) | set(table["test_set"])))
+    probes, layers = table["probe"].nunique(), table["layer"].nunique()
     return (
-        f"Accuracy of {plural(table['probe'].nunique(), 'linear probe')} at {plural(table['layer'].nunique(), 'layer')}, "
+        f"Accuracy of {plural(probes, 'linear probe')} at {plural(layers, 'layer')}, "
         f"tested on held-out entities ({sets}); an arrow marks training on one set and testing on another. Means over "
         f"{counted(table['n_splits'].unique())} splits by entity with 95% intervals over splits. Baselines: logistic "
         "regression on the embedding (dotted black), and labels shuffled before training (dotted grey)."
@@ -120,7 +126,7 @@ def layer_caption(tables: Tables) -> str:
 def probe_angles(tables: Tables) -> Figure:
     """Draw the cosine between each pair of probes over layers."""
     table = tables["probe_angles"]
-    pairs = list(table.groupby(["probe_a", "probe_b"], sort=False))
+    pairs = list(groups(table, "probe_a", "probe_b"))
     figure, axes = panels(len(pairs), height=2.4, columns=3 if len(pairs) > 2 else 2, sharex=True, sharey=True)
     for ax, ((a, b), rows) in zip(axes, pairs, strict=True):
         draw_over_layers(ax, rows, str(b))
@@ -136,8 +142,9 @@ def angles_caption(tables: Tables) -> str:
     """Say how many probes are compared at how many layers."""
     table = tables["probe_angles"]
     probes = set(table["probe_a"]) | set(table["probe_b"])
+    layers = table["layer"].nunique()
     return (
-        f"Cosine between the directions of {plural(len(probes), 'probe')} at {plural(table['layer'].nunique(), 'layer')}, "
+        f"Cosine between the directions of {plural(len(probes), 'probe')} at {plural(layers, 'layer')}, "
         "with 95% intervals over splits. One is the same direction, zero (dotted) none in common."
     )
 

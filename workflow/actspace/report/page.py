@@ -70,7 +70,8 @@ def render(
     Raises
     ------
     StudyError
-        If an SVG holds a script or refers to something outside itself, a link is not relative, or two figures share an id.
+        If an SVG holds a script or refers to something outside itself, if a link is not relative, or if two figures
+        share an id.
     """
     ids = [figure.id for figure in figures]
     if len(ids) != len(set(ids)):
@@ -97,8 +98,8 @@ def render(
     )
 
 
-def number(value: object) -> str:
-    """Write a cell for readers: four significant digits, a dash for what is missing, ∞ for infinity."""
+def number(value: object, digits: int = 4) -> str:
+    """Write a cell for readers: a few significant digits, a dash for what is missing, ∞ for infinity."""
     if value is None or value is pd.NA or value is pd.NaT:
         return "–"
     if isinstance(value, float):
@@ -106,7 +107,7 @@ def number(value: object) -> str:
             return "–"
         if math.isinf(value):
             return "∞" if value > 0 else "−∞"
-        return f"{value:.4g}"
+        return f"{value:.{digits}g}".replace("-", "−", 1 if value < 0 else 0)
     return str(value)
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from actspace.report import style
 
@@ -52,14 +54,14 @@ class FigureSpec:
 
 
 def panels(
-    n: int, height: float, columns: int = 3, sharex: bool = False, sharey: bool = False
+    n: int, height: float, columns: int = 3, sharex: bool = False, sharey: bool | Literal["row"] = False
 ) -> tuple[Figure, list[Axes]]:
     """Lay out n panels, `height` inches each, in rows of at most `columns`; the last row may stay short."""
     columns = min(columns, n)
     rows = -(-n // columns)
-    figure = Figure(figsize=(style.WIDTH, rows * height + 0.6), layout="constrained")
     # Legends stand outside the axes; without a gap the layout lets them touch the labels.
-    figure.get_layout_engine().set(h_pad=0.08, w_pad=0.06)  # type: ignore[union-attr]
+    layout = ConstrainedLayoutEngine(h_pad=0.08, w_pad=0.06)
+    figure = Figure(figsize=(style.WIDTH, rows * height + 0.6), layout=layout)
     grid = np.asarray(figure.subplots(rows, columns, squeeze=False, sharex=sharex, sharey=sharey)).ravel()
     for spare in grid[n:]:
         spare.remove()

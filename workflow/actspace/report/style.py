@@ -1,7 +1,7 @@
 """One look for all figures: colours fixed by name, names for readers, and SVG that is the same on every run.
 
-Colours are those of Okabe and Ito (2008), told apart with every common kind of colour blindness; line styles and markers
-say the same once more."""
+Colours are those of Okabe and Ito (2008), which every common kind of colour blindness can tell apart; line styles and
+markers say the same once more."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from html import escape
+from typing import Any, Literal
 
 import matplotlib as mpl
 import seaborn as sns
-from matplotlib.axis import Axis
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from PIL import Image
@@ -50,7 +51,7 @@ LABELS = {
     **{"toward_real": "towards real", "toward_covariance_random": "towards covariance-random"},
     **{"real_mixture": "real mixture", "covariance_mixture": "covariance mixture", "isotropic": "isotropic"},
 }
-RC = {
+RC: dict[Any, Any] = {
     "svg.fonttype": "path",  # text as outlines: the same letters on every machine, with no font to fetch
     "text.parse_math": False,  # names from a config may hold a dollar sign
     "figure.dpi": 100,
@@ -80,9 +81,10 @@ def label(name: str) -> str:
     return LABELS.get(name, name.replace("_", " "))
 
 
-def logarithmic(axis: Axis) -> None:
+def logarithmic(ax: Axes, which: Literal["x", "y"]) -> None:
     """Make an axis logarithmic with plain numbers at its ticks; powers would need mathematical text, which is off."""
-    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+    axis = ax.xaxis if which == "x" else ax.yaxis
+    ax.set(**{f"{which}scale": "log"})
     low, high = axis.get_view_interval()
     axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 1000 * low else (1,)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -9,6 +12,16 @@ FIT_KEYS = ["capture", "hook", "data", "fit"]
 FAMILY_KEYS = ["experiment", "site", "weights", "base", "direction", "path"]
 READOUTS = ("kl_base_pert_nats", "sqrt_2kl", "l2_late")
 PATH_UNITS = {"sphere": "angle_deg", "straight": "relative_distance"}
+
+
+def groups(table: pd.DataFrame, *columns: str) -> Iterator[tuple[Any, pd.DataFrame]]:
+    """Yield the rows of each combination of values in some columns, with the value or the tuple of values."""
+    yield from table.groupby(columns[0] if len(columns) == 1 else list(columns), sort=False)
+
+
+def records(table: pd.DataFrame) -> Iterator[Any]:
+    """Yield the rows as named tuples."""
+    yield from table.itertuples()
 
 
 def per_fit(metrics: pd.DataFrame) -> pd.DataFrame:
@@ -60,7 +73,7 @@ def curve_summary(curves: pd.DataFrame) -> pd.DataFrame:
     counts = steps.agg(travel=("travel", "median"), n_prompts=("prompt", "nunique"), n_curves=("prompt", "size"))
     parts = []
     for readout in READOUTS:
-        quartiles = steps[readout].quantile([0.25, 0.5, 0.75]).unstack()
+        quartiles = steps[readout].quantile(np.array([0.25, 0.5, 0.75])).unstack()
         quartiles.columns = pd.Index(["lower_quartile", "median", "upper_quartile"])
         parts.append(counts.join(quartiles).assign(readout=readout))
     return pd.concat(parts).reset_index()
@@ -77,7 +90,7 @@ def crossing_ecdf(thresholds: pd.DataFrame) -> pd.DataFrame:
     path's end), end, fraction_never, n_curves, n_prompts
     """
     parts = []
-    for keys, rows in thresholds.groupby(FAMILY_KEYS, sort=False):
+    for keys, rows in groups(thresholds, *FAMILY_KEYS):
         crossed = np.sort(rows["crossing"].to_numpy(dtype=float))
         crossed = crossed[np.isfinite(crossed)]
         n, end = len(rows), float(rows["end"].max())

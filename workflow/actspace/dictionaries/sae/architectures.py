@@ -1,6 +1,7 @@
 """Sparse autoencoders in training: what stays active, and the loss.
 
-The weights are kept one row per latent, and a TopK step touches only the chosen rows: the pre-activations are the one dense product left.
+The weights are kept one row per latent, and a TopK step touches only the chosen rows: the pre-activations are the one
+dense product left.
 Source: methods reference, 1.3; Gao et al. (2024) for TopK and AuxK; Bricken et al. (2023) for L1."""
 
 from __future__ import annotations
@@ -10,17 +11,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import Function
-from torch.autograd.function import FunctionCtx
+from torch.nn import functional
 
 from actspace.dictionaries.base import L1, SAE, TopK
 
 
 @dataclass
 class Step:
-    """One forward pass: a scalar loss, the reconstruction (row, d_model), which latents fired (latent,), and L0, a scalar Tensor."""
+    """One forward pass: scalar loss, reconstruction (row, d_model), which latents fired (latent,), scalar L0."""
 
     loss: Tensor
     reconstruction: Tensor
@@ -29,23 +29,27 @@ class Step:
 
 
 def sum_by_latent(indices: Tensor, values: Tensor, rows: Tensor, n_latents: int) -> Tensor:
-    """Sum values[n, j] * rows[n] into the latent indices[n, j]: (latent, d_model), without a dense (row, latent) matrix.
+    """Sum values[n, j] * rows[n] into the latent indices[n, j]: (latent, d_model), with no dense (row, latent) matrix.
 
-    Sorting the entries by latent turns the scatter into one ordered sum per latent, which is fast and the same in every run.
+    Sorting the entries by latent turns the scatter into one ordered sum per latent, which is fast and the same in every
+    run.
     """
     order = indices.flatten().argsort(stable=True)
     starts = torch.bincount(indices.flatten(), minlength=n_latents).cumsum(0).roll(1)
     starts[0] = 0
     weights = values.flatten()[order]
-    return F.embedding_bag(order // indices.shape[1], rows, starts, mode="sum", per_sample_weights=weights)
+    return functional.embedding_bag(order // indices.shape[1], rows, starts, mode="sum", per_sample_weights=weights)
 
 
 class ChosenPreActivations(Function):
-    """Pre-activations of chosen latents, already computed, with the gradient of x W^T + b that touches these latents alone."""
+    """Pre-activations of chosen latents, computed before, with a gradient that touches these latents alone."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, indices: Tensor, values: Tensor) -> Tensor:
-        """Pass on `values` (row, active), the entries `indices` of x (row, d_model) @ weight (latent, d_model).T + bias (latent,)."""
+        """Pass on `values` (row, active), the entries `indices` of x @ weight.T + bias.
+
+        Shapes: x (row, d_model), weight (latent, d_model), bias (latent,).
+        """
         ctx.save_for_backward(x, weight, indices)
         return values.clone()
 
@@ -54,7 +58,7 @@ class ChosenPreActivations(Function):
         """Return the gradients of x, weight and bias."""
         x, weight, indices = ctx.saved_tensors
         grad = grad.contiguous()
-        grad_x = F.embedding_bag(indices, weight, per_sample_weights=grad, mode="sum")
+        grad_x = functional.embedding_bag(indices, weight, per_sample_weights=grad, mode="sum")
         grad_bias = grad.new_zeros(len(weight)).index_add_(0, indices.flatten(), grad.flatten())
         return grad_x, sum_by_latent(indices, grad, x, len(weight)), grad_bias, None, None
 
@@ -66,7 +70,7 @@ class ChosenRows(Function):
     def forward(ctx: Any, values: Tensor, weight: Tensor, indices: Tensor) -> Tensor:
         """Sum values (row, active) times the rows `indices` of weight (latent, d_model): (row, d_model)."""
         ctx.save_for_backward(values, weight, indices)
-        return F.embedding_bag(indices, weight, per_sample_weights=values, mode="sum")
+        return functional.embedding_bag(indices, weight, per_sample_weights=values, mode="sum")
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -74,23 +78,25 @@ class ChosenRows(Function):
         values, weight, indices = ctx.saved_tensors
         grad = grad.contiguous()
         with torch.enable_grad():
-            # torch's own kernel for the dot products of grad with the chosen rows; gathering the rows takes ten times as long.
+            # torch's own kernel for the dot products of grad with the chosen rows; gathering the rows takes ten times
+            # as long.
             leaf = values.detach().requires_grad_()
-            decoded = F.embedding_bag(indices, weight.detach(), per_sample_weights=leaf, mode="sum")
+            decoded = functional.embedding_bag(indices, weight.detach(), per_sample_weights=leaf, mode="sum")
             (grad_values,) = torch.autograd.grad(decoded, leaf, grad)
         return grad_values, sum_by_latent(indices, values, grad, len(weight)), None
 
 
 class TrainingSAE(nn.Module, ABC):
-    """Parameters of a sparse autoencoder in training, on activations of mean norm sqrt(d_model); the decoder rows have unit norm.
+    """Parameters of a sparse autoencoder in training, on activations of mean norm sqrt(d_model).
 
-    `encoder` and `decoder` have the shape (latent, d_model). `variance` is the summed variance of the data over dimensions.
+    `encoder` and `decoder` have the shape (latent, d_model); decoder rows have unit norm. `variance` is the summed
+    variance of the data over dimensions.
     """
 
     def __init__(self, b_dec: Tensor, n_latents: int, variance: float, generator: torch.Generator):
         super().__init__()
         directions = torch.randn(n_latents, len(b_dec), generator=generator).to(b_dec)
-        self.decoder = nn.Parameter(F.normalize(directions, dim=1))
+        self.decoder = nn.Parameter(functional.normalize(directions, dim=1))
         self.encoder = nn.Parameter(self.decoder.detach().clone())
         self.b_enc = nn.Parameter(b_dec.new_zeros(n_latents))
         self.b_dec = nn.Parameter(b_dec.clone())
@@ -98,7 +104,10 @@ class TrainingSAE(nn.Module, ABC):
 
     @abstractmethod
     def step(self, x: Tensor, dead: Tensor, sparsity: float) -> Step:
-        """Compute the loss on x (row, d_model), given which latents are dead (latent,) and the warm-up of the sparsity penalty, 0 to 1."""
+        """Compute the loss on x (row, d_model).
+
+        `dead` (latent,) marks latents that have not fired for long; `sparsity`, 0 to 1, warms a sparsity penalty up.
+        """
 
     @abstractmethod
     def dictionary(self, tensors: dict[str, Tensor]) -> SAE:
@@ -107,7 +116,8 @@ class TrainingSAE(nn.Module, ABC):
     def folded(self, scale: float) -> SAE:
         """Return the dictionary for unscaled activations, of which this module saw `scale` times.
 
-        Only the biases change: relu(s p) = s relu(p), and the decoder, linear in the latents, takes the factor back out.
+        Only the biases change: relu(s p) = s relu(p), and the decoder, linear in the latents, takes the factor back
+        out.
         """
         return self.dictionary(
             {
@@ -154,7 +164,7 @@ class TrainingTopK(TrainingSAE):
         return Step(loss, reconstruction.detach(), fired, active.sum(1).float().mean())
 
     def aux_loss(self, centred: Tensor, residual: Tensor, dead: Tensor) -> Tensor:
-        """Let the k_aux strongest dead latents explain the residual (row, d_model): unexplained fraction of its variance.
+        """Let the k_aux strongest dead latents explain the residual (row, d_model); return the fraction left over.
 
         Without b_dec, which the main reconstruction has spent. The product is dense, but over the dead latents alone.
         """

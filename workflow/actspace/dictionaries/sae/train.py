@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
 import pandas as pd
@@ -23,14 +23,14 @@ HIGHEST_LEARNING_RATE = 1e-3
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of one training run. What is None follows the published rule that its comment gives."""
+    """Settings of one training run. What is None follows the published rule in its comment."""
 
     architecture: str  # topk or l1
     n_latents: int
     vectors: int  # trained on in all, rounded up to whole batches; more than there are rows makes several epochs
     batch_size: int
-    k: int | None = None  # topk: active latents per row
-    l1_coefficient: float | None = None  # l1: weight of sum f against ||r||^2, for activations of mean norm sqrt(d_model)
+    k: int = 0  # topk: active latents per row
+    l1_coefficient: float = 0.0  # l1: weight of sum f against ||r||^2, for activations of mean norm sqrt(d_model)
     learning_rate: float | None = None  # 2e-4 / sqrt(n_latents / 2**14), at most 1e-3
     warmup_fraction: float = 0.05  # of the steps, for the learning rate
     sparsity_warmup_fraction: float = 0.05  # of the steps, for the L1 penalty
@@ -65,7 +65,9 @@ class Settings:
         return self.peak_learning_rate * self.ramp(step, self.warmup_fraction) * falling
 
 
-def train(x: Tensor, settings: dict[str, Any], seed: int, device: str | torch.device = "cpu") -> tuple[SAE, pd.DataFrame]:
+def train(
+    x: Tensor, settings: dict[str, Any], seed: int, device: str | torch.device = "cpu"
+) -> tuple[SAE, pd.DataFrame]:
     """Train a sparse autoencoder.
 
     Parameters
@@ -89,7 +91,7 @@ def train(x: Tensor, settings: dict[str, Any], seed: int, device: str | torch.de
     Raises
     ------
     StudyError
-        If a setting is unknown, absent or impossible, a row is not finite, all rows are alike, or the loss diverges.
+        If a setting is unknown, absent or impossible, rows are too few, all alike or not finite, or the loss diverges.
     """
     chosen = check_settings(settings)
     check_finite(x, "SAE data")
@@ -106,20 +108,22 @@ def check_settings(settings: dict[str, Any]) -> Settings:
     unknown = sorted(set(settings) - set(known))
     if unknown:
         raise StudyError(f"sae: unknown setting '{unknown[0]}'; there are {', '.join(known)}")
-    absent = [name for name in known[:4] if settings.get(name) is None]
+    absent = [field.name for field in fields(Settings) if field.default is MISSING and field.name not in settings]
     if absent:
         raise StudyError(f"sae: the setting '{absent[0]}' is missing")
     chosen = Settings(**settings)
     if chosen.architecture not in ("topk", "l1"):
         raise StudyError(f"sae: unknown architecture '{chosen.architecture}'; choose topk or l1")
-    if chosen.architecture == "topk" and not 1 <= (chosen.k or 0) <= chosen.n_latents:
+    if chosen.architecture == "topk" and not 1 <= chosen.k <= chosen.n_latents:
         raise StudyError(f"sae: k is {chosen.k}, but must lie between 1 and the number of latents, {chosen.n_latents}")
-    if chosen.architecture == "l1" and chosen.l1_coefficient is None:
-        raise StudyError("sae: an l1 autoencoder needs the setting 'l1_coefficient'")
+    if chosen.architecture == "l1" and chosen.l1_coefficient <= 0:
+        raise StudyError(f"sae: l1_coefficient is {chosen.l1_coefficient}; an l1 autoencoder needs a positive one")
     return chosen
 
 
-def build(settings: Settings, x: Tensor, scale: float, variance: float, generator: torch.Generator, device: str | torch.device) -> TrainingSAE:
+def build(
+    settings: Settings, x: Tensor, scale: float, variance: float, generator: torch.Generator, device: str | torch.device
+) -> TrainingSAE:
     """Make the untrained module; b_dec starts at the geometric median of a sample of the scaled rows."""
     sample = x[torch.randperm(len(x), generator=generator)[:MEDIAN_ROWS].to(x.device)]
     b_dec = geometric_median(scale * sample.to(device, torch.float32))
@@ -153,7 +157,7 @@ def update(model: TrainingSAE, optimizer: torch.optim.Optimizer, loss: Tensor, l
     for group in optimizer.param_groups:
         group["lr"] = learning_rate
     optimizer.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     model.drop_parallel_gradient()
     optimizer.step()
     model.renormalise()
@@ -165,11 +169,16 @@ def observe(batch: Tensor, result: Step, dead: Tensor, step: int) -> dict[str, f
     if not math.isfinite(loss):
         raise StudyError(f"sae: the loss is {loss} at step {step}; lower the learning rate")
     error = (batch - result.reconstruction).square().sum() / (batch - batch.mean(0)).square().sum()
-    return {"loss": loss, "fvu_pooled": float(error), "l0": float(result.l0), "fraction_dead": float(dead.float().mean())}
+    return {
+        "loss": loss,
+        "fvu_pooled": float(error),
+        "l0": float(result.l0),
+        "fraction_dead": float(dead.float().mean()),
+    }
 
 
 def batches(n_rows: int, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """Yield row indices (batch_size,) without end: seeded permutations of all rows, one after the other, cut into full batches."""
+    """Yield row indices (batch_size,) without end: permutations of all rows, one after the other, cut into batches."""
     rest = torch.empty(0, dtype=torch.int64)
     while True:
         while len(rest) < batch_size:
@@ -179,7 +188,9 @@ def batches(n_rows: int, batch_size: int, generator: torch.Generator) -> Iterato
 
 
 def scaling(x: Tensor) -> tuple[float, float]:
-    """Return the factor that gives the rows a mean norm of sqrt(d_model), and the summed variance of the rows times that factor."""
+    """Return the factor that gives rows a mean norm of sqrt(d_model), and the summed variance of rows so scaled."""
+    if len(x) < 2:
+        raise StudyError(f"sae: {len(x)} rows to train on; read more activations")
     rows = x.split(4096)
     norm = sum(float(part.double().norm(dim=1).sum()) for part in rows) / len(x)
     shift = x[0].double()
@@ -192,7 +203,7 @@ def scaling(x: Tensor) -> tuple[float, float]:
 
 
 def geometric_median(x: Tensor, iterations: int = 100, tolerance: float = 1e-5) -> Tensor:
-    """Return the point (d_model,) of least summed distance to the rows (row, d_model), by Weiszfeld's iteration from the mean."""
+    """Return the point (d_model,) of least summed distance to the rows (row, d_model), by Weiszfeld's iteration."""
     median = x.mean(0)
     for _ in range(iterations):
         # A row at the median itself would get infinite weight.

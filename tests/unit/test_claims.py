@@ -1,0 +1,184 @@
+import numpy as np
+import pandas as pd
+import pytest
+from actspace import claims
+from actspace.claims.dictionaries import r_squared
+from actspace.report.figures import figure_specs
+from test_report_synthetic import study_tables
+
+EXPERIMENTS = ("plateaus", "sensitive_directions", "late_layer", "plateaus_random_weights")
+
+
+@pytest.fixture(scope="module")
+def tables():
+    return study_tables(n_prompts=2, n_draws=1)
+
+
+def changed(table: pd.DataFrame, chosen: pd.Series, by: float | None = None, to: float | None = None) -> pd.DataFrame:
+    """Shift, or set, value and interval of the chosen rows."""
+    table = table.copy()
+    ends = ["value", "low", "high"]
+    table.loc[chosen, ends] = table.loc[chosen, ends] + by if to is None else [to, to - 0.001, to + 0.001]
+    return table
+
+
+def toy(probe, metric, to):
+    return lambda t: changed(t, (t["probe"] == probe) & (t["metric"] == metric), to=to)
+
+
+def fits(metric, to=None, by=None, data="real", **wanted):
+    def change(table):
+        chosen = (table["metric"] == metric) & (table["data"] == data)
+        for column, value in wanted.items():
+            chosen &= table[column] == value
+        return changed(table, chosen, by=by, to=to)
+
+    return change
+
+
+def auroc(experiment, to, *families):
+    def change(table):
+        pair = table["a"].isin(families) & table["b"].isin(families)
+        chosen = (table["experiment"] == experiment) & (table["statistic"] == "auroc") & pair
+        assert chosen.sum() == 2
+        return changed(table, chosen, to=to)
+
+    return change
+
+
+REAL, COVARIANCE = "real|toward_real", "real|toward_covariance_random"
+MIXTURES = ("real|real_mixture", "real|covariance_mixture")
+RANDOM = "covariance_random|toward_covariance_random"
+
+# Claim, the change of its table, the verdict before and after.
+FALSIFIED = [
+    ("lr_finds_tilted_direction", toy("logistic_regression", "cosine_to_sigma_inv_theta", 0.5), "holds", "fails"),
+    ("mass_mean_finds_feature", toy("mass_mean", "cosine_to_theta", 0.8), "holds", "fails"),
+    ("lr_is_better_probe", toy("mass_mean", "accuracy", 0.99), "holds", "fails"),
+    ("shuffled_lr_finds_feature", toy("shuffled_logistic_regression", "cosine_to_theta", 0.995), "fails", "holds"),
+    (
+        "truth_probe_beats_layer_0",
+        lambda t: changed(t, (t["layer"] == 0) & (t["probe"] == "logistic_regression"), to=0.95),
+        "holds",
+        "fails",
+    ),
+    (
+        "truth_probe_beats_shuffled_labels",
+        lambda t: changed(t, t["probe"] == "shuffled_labels", to=0.95),
+        "holds",
+        "fails",
+    ),
+    ("mass_mean_probes_like_lr", lambda t: changed(t, t["probe"] == "mass_mean", by=-0.3), "undecided", "fails"),
+    ("kmeans_explains_72_to_87", fits("fvu_pooled", to=0.5, family="kmeans"), "holds", "fails"),
+    ("kmeans_comparable_to_saes", fits("fvu_pooled", to=0.05, family="l1"), "holds", "fails"),
+    ("log_line", fits("fvu_pooled", to=0.9, family="topk", k=64.0), "holds", "fails"),
+    ("topk4_like_kmeans", fits("fvu_pooled", to=0.26, family="topk", k=4.0), "fails", "holds"),
+    ("definitions_disagree", lambda t: changed(t, t["metric"].str.startswith("fvu"), to=0.3), "holds", "fails"),
+    ("structure_beyond_covariance", fits("fvu_pooled", to=0.1, data="gaussian", family="kmeans"), "holds", "fails"),
+    ("plateaus", auroc("plateaus", 0.4, RANDOM, COVARIANCE), "holds", "fails"),
+    (
+        "plateaus_with_mixtures",
+        auroc("plateaus", 0.4, "covariance_random|covariance_mixture", MIXTURES[1]),
+        "holds",
+        "fails",
+    ),
+    ("real_other_more_sensitive", auroc("sensitive_directions", 0.4, REAL, COVARIANCE), "holds", "fails"),
+    ("real_mixture_more_sensitive", auroc("sensitive_directions", 0.4, *MIXTURES), "holds", "fails"),
+    ("mixtures_differ_little", auroc("sensitive_directions", 0.9, *MIXTURES), "holds", "fails"),
+    ("isotropic_less_sensitive", auroc("sensitive_directions", 0.4, COVARIANCE, "real|isotropic"), "holds", "fails"),
+    # The table compares these two the other way round.
+    (
+        "covariance_mixture_beats_isotropic",
+        auroc("sensitive_directions", 0.6, "real|isotropic", MIXTURES[1]),
+        "holds",
+        "fails",
+    ),
+    ("vanishes_at_late_layer", auroc("late_layer", 0.1, REAL, COVARIANCE), "holds", "fails"),
+    ("plateaus_need_training", auroc("plateaus", 0.4, RANDOM, COVARIANCE), "holds", "fails"),
+]
+
+
+def verdict_of(claim: str, tables: dict[str, pd.DataFrame]) -> str:
+    verdicts = claims.evaluate(tables).set_index("id")["verdict"]
+    return verdicts[claim]
+
+
+def test_every_claim_is_falsified_here():
+    assert [claim.id for claim in claims.CLAIMS] == [claim for claim, *_ in FALSIFIED]
+
+
+@pytest.mark.parametrize(("claim", "falsify", "before", "after"), FALSIFIED, ids=[row[0] for row in FALSIFIED])
+def test_a_falsified_table_turns_the_verdict(tables, claim, falsify, before, after):
+    name = next(c.table for c in claims.CLAIMS if c.id == claim)
+    assert verdict_of(claim, tables) == before
+    assert verdict_of(claim, {**tables, name: falsify(tables[name])}) == after
+
+
+@pytest.mark.parametrize("claim", claims.CLAIMS, ids=[claim.id for claim in claims.CLAIMS])
+def test_a_claim_needs_its_table_alone(tables, claim):
+    found = claims.evaluate({claim.table: tables[claim.table]}, [claim])
+    assert list(found["id"]) == [claim.id]
+    missing = claims.untested({name: t for name, t in tables.items() if name != claim.table}, [claim])
+    assert list(missing["reason"]) == [f"no table {claim.table}"]
+
+
+def test_every_claim_shows_a_figure_of_the_report(tables):
+    shown = {i for i, spec in figure_specs(EXPERIMENTS).items() if spec.available(tables)}
+    assert {claim.figure for claim in claims.CLAIMS} <= shown
+
+
+def test_columns_follow_the_contract(tables):
+    assert list(claims.evaluate(tables)) == [
+        *("id", "title", "source", "sentence", "statistic", "value", "low", "high"),
+        *("criterion", "verdict", "figure", "note"),
+    ]
+
+
+def test_a_study_without_k_4_leaves_that_claim_out(tables):
+    metrics = tables["dictionary_metrics"]
+    small = {"dictionary_metrics": metrics[metrics["k"] != 4]}
+    assert "topk4_like_kmeans" not in set(claims.evaluate(small)["id"])
+    reasons = claims.untested(small).set_index("id")["reason"]
+    assert reasons["topk4_like_kmeans"] == "no topk fit with k = 4 to real activations"
+
+
+def test_the_log_line_is_not_said_to_hold_when_the_surrogate_is_as_straight(tables):
+    metrics = tables["dictionary_metrics"]
+    real = metrics[metrics["data"] == "real"]
+    both = {"dictionary_metrics": pd.concat([real, real.assign(data="gaussian")])}
+    row = claims.evaluate(both).set_index("id").loc["log_line"]
+    assert row["verdict"] == "undecided"
+    assert "surrogate lie on a line as straight" in row["note"]
+    row = claims.evaluate({"dictionary_metrics": real}).set_index("id").loc["log_line"]
+    assert row["verdict"] == "undecided"
+
+
+def test_r_squared_agrees_with_numpy():
+    rng = np.random.default_rng(3)
+    points = pd.DataFrame({"log_l0": rng.normal(size=9), "fvu": rng.normal(size=9), "error": 0.1})
+    expected = np.corrcoef(points["log_l0"], points["fvu"])[0, 1] ** 2
+    assert r_squared(points, n_draws=5)[0] == pytest.approx(expected, rel=1e-12)
+
+
+def test_points_of_one_height_have_no_line_to_judge(tables):
+    flat = fits("fvu_pooled", to=0.3)(tables["dictionary_metrics"]).assign(low=0.3, high=0.3)
+    assert verdict_of("log_line", {"dictionary_metrics": flat}) == "undecided"
+
+
+def test_claims_hold_at_every_hook_point_or_not_at_all(tables):
+    metrics = tables["dictionary_metrics"]
+    worse = fits("fvu_pooled", to=0.5, family="kmeans")(metrics).assign(hook="blocks.20.hook_resid_post")
+    row = claims.evaluate({"dictionary_metrics": pd.concat([metrics, worse])}).set_index("id")
+    assert row.loc["kmeans_explains_72_to_87", "verdict"] == "undecided"
+    assert "blocks.20.hook_resid_post: 0.5 (" in row.loc["kmeans_explains_72_to_87", "statistic"]
+
+
+def test_transfer_between_sets_does_not_count_as_held_out(tables):
+    scores = tables["probe_summary"]
+    transfer = {"probe_summary": scores[scores["train_set"] != scores["test_set"]]}
+    assert claims.evaluate(transfer).empty
+
+
+def test_a_trained_control_is_not_taken_for_random_weights(tables):
+    table = tables["perturbation_comparisons"].assign(weights="trained")
+    assert "plateaus_need_training" in set(claims.untested({"perturbation_comparisons": table})["id"])

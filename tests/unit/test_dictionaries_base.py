@@ -1,0 +1,162 @@
+"""Dictionaries as users meet them: codes, reconstructions and files."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from actspace.dictionaries import base
+from actspace.errors import StudyError
+from safetensors.torch import save_file
+
+D_MODEL, LATENTS = 6, 20
+PACKAGE = Path(base.__file__).parents[2]
+
+
+def gaussian(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def sae_tensors():
+    return {
+        "W_enc": gaussian(D_MODEL, LATENTS, seed=1),
+        "b_enc": gaussian(LATENTS, seed=2),
+        "W_dec": gaussian(LATENTS, D_MODEL, seed=3),
+        "b_dec": gaussian(D_MODEL, seed=4),
+    }
+
+
+def dictionaries():
+    return [
+        base.KMeans({"centroids": gaussian(LATENTS, D_MODEL)}),
+        base.PCA({"components": torch.linalg.qr(gaussian(D_MODEL, 3))[0].T.contiguous(), "mean": gaussian(D_MODEL)}),
+        base.TopK(sae_tensors(), k=4),
+        base.L1(sae_tensors()),
+    ]
+
+
+@pytest.fixture(params=dictionaries(), ids=lambda d: d.family)
+def dictionary(request):
+    return request.param
+
+
+def test_kmeans_encodes_the_nearest_centroid_and_decodes_it():
+    dictionary = base.KMeans({"centroids": gaussian(LATENTS, D_MODEL)})
+    x = gaussian(50, D_MODEL, seed=5)
+    codes = dictionary.encode(x)
+    nearest = torch.cdist(x, dictionary.centroids).argmin(1)
+    assert torch.equal(codes.indices[:, 0], nearest)
+    assert torch.equal(codes.values, torch.ones(50, 1))
+    assert torch.equal(dictionary.decode(codes), dictionary.centroids[nearest])
+
+
+def test_kmeans_finds_the_nearest_centroid_far_from_the_origin():
+    centroids = gaussian(LATENTS, D_MODEL) + 1e4
+    x = gaussian(200, D_MODEL, seed=5) + 1e4
+    nearest = torch.cdist(x.double(), centroids.double()).argmin(1)
+    found = base.KMeans({"centroids": centroids}).encode(x).indices[:, 0]
+    assert (found == nearest).float().mean() == 1
+
+
+def test_topk_keeps_the_largest_positive_pre_activations_of_the_saelens_formula():
+    tensors, x = sae_tensors(), gaussian(30, D_MODEL, seed=5)
+    p = (x - tensors["b_dec"]) @ tensors["W_enc"] + tensors["b_enc"]
+    latents = torch.where(p >= p.sort(descending=True).values[:, [3]], p, 0.0).relu()
+    torch.testing.assert_close(base.TopK(tensors, k=4)(x), latents @ tensors["W_dec"] + tensors["b_dec"])
+
+
+def test_topk_has_inactive_entries_where_fewer_than_k_are_positive():
+    tensors = sae_tensors() | {"b_enc": torch.full((LATENTS,), -1e6)}
+    codes = base.TopK(tensors, k=4).encode(gaussian(5, D_MODEL))
+    assert torch.equal(codes.values, torch.zeros(5, 4))
+
+
+def test_l1_keeps_every_positive_pre_activation():
+    tensors, x = sae_tensors(), gaussian(30, D_MODEL, seed=5)
+    latents = ((x - tensors["b_dec"]) @ tensors["W_enc"] + tensors["b_enc"]).relu()
+    dictionary = base.L1(tensors)
+    torch.testing.assert_close(dictionary(x), latents @ tensors["W_dec"] + tensors["b_dec"])
+    assert torch.equal((dictionary.encode(x).values > 0).sum(1), (latents > 0).sum(1))
+
+
+def test_decoding_by_rows_equals_the_dense_product():
+    indices = torch.stack([torch.randperm(LATENTS, generator=torch.Generator().manual_seed(n))[:5] for n in range(8)])
+    codes, rows = base.Codes(indices, gaussian(8, 5)), gaussian(LATENTS, D_MODEL, seed=2)
+    dense = torch.zeros(8, LATENTS).scatter(1, indices, codes.values) @ rows
+    torch.testing.assert_close(base.combine(codes, rows), dense)
+    torch.testing.assert_close(base.combine(codes, rows[: indices.max() + 1]), dense)
+
+
+def test_encoding_in_chunks_changes_nothing(dictionary, monkeypatch):
+    x = gaussian(23, D_MODEL, seed=6)
+    whole = dictionary(x)
+    monkeypatch.setattr(base, "SCORES_AT_ONCE", 5 * dictionary.n_latents)
+    torch.testing.assert_close(dictionary(x), whole)
+
+
+def test_half_precision_activations_are_encoded_in_the_dictionarys_dtype(dictionary):
+    x = gaussian(4, D_MODEL).half()
+    assert torch.equal(dictionary(x), dictionary(x.float()))
+
+
+def test_a_dictionary_survives_saving(dictionary, tmp_path):
+    path, x = tmp_path / "fit.safetensors", gaussian(10, D_MODEL)
+    base.save(dictionary, path, {"study": "s"})
+    loaded = base.load(path)
+    assert type(loaded) is type(dictionary)
+    assert (loaded.d_model, loaded.n_latents) == (dictionary.d_model, dictionary.n_latents)
+    assert torch.equal(loaded(x), dictionary(x))
+    assert base.read_metadata(path) == {"study": "s"}
+    assert [file.name for file in tmp_path.iterdir()] == ["fit.safetensors"]
+
+
+def test_equal_dictionaries_give_equal_files(tmp_path):
+    for name in ("one", "two"):
+        base.save(base.TopK(sae_tensors(), k=4), tmp_path / name, {key: key for key in "abcdefgh"})
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+def test_using_a_fit_imports_no_fitting_code():
+    code = (
+        f"import sys; sys.path.insert(0, {str(PACKAGE)!r}); from actspace.dictionaries import base, metrics;"
+        "sys.exit(any(m.startswith(('sklearn', 'transformers', 'actspace.dictionaries.sae')) for m in sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_loading_no_safetensors_file_says_so(tmp_path):
+    path = tmp_path / "fit.safetensors"
+    path.write_text("not a dictionary")
+    with pytest.raises(StudyError, match="cannot be read as a safetensors file"):
+        base.load(path)
+    with pytest.raises(StudyError, match=r"absent.*cannot be read"):
+        base.load(tmp_path / "absent")
+
+
+def test_loading_foreign_safetensors_says_so(tmp_path):
+    save_file({"weight": torch.zeros(2)}, tmp_path / "foreign")
+    with pytest.raises(StudyError, match="no dictionary of a known family"):
+        base.load(tmp_path / "foreign")
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [({"W_enc": torch.zeros(2, 3)}, "needs the tensors"), (sae_tensors() | {"b_dec": torch.zeros(9)}, "b_dec has the")],
+)
+def test_tensors_that_make_no_dictionary_are_refused(tensors, message):
+    with pytest.raises(StudyError, match=message):
+        base.L1(tensors)
+
+
+def test_a_damaged_header_is_reported_with_the_file(tmp_path):
+    dictionary = base.TopK(sae_tensors(), k=4)
+    dictionary.settings = {"k": 99}
+    base.save(dictionary, tmp_path / "fit", {})
+    with pytest.raises(StudyError, match=r"fit: damaged.*k is 99"):
+        base.load(tmp_path / "fit")
+
+
+def test_activations_of_another_width_are_refused(dictionary):
+    with pytest.raises(StudyError, match="made for d_model 6, got activations of shape"):
+        dictionary.encode(torch.zeros(2, D_MODEL + 1))

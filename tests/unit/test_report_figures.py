@@ -1,0 +1,210 @@
+import re
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+from actspace.report import style
+from actspace.report.figures import FIGURES, available_figures, experiment_figures, figure_specs
+from actspace.report.spec import counted
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from test_report_synthetic import study_tables
+
+
+@pytest.fixture(scope="module")
+def tables():
+    return study_tables(n_prompts=3, n_draws=2)
+
+
+@pytest.fixture(scope="module")
+def drawings(tables):
+    return {i: spec.svg(tables) for i, spec in available_figures(tables).items()}
+
+
+def lines_of(figure: Figure, panel: int = 0) -> list[Line2D]:
+    return list(figure.axes[panel].get_lines())
+
+
+def holds_line(figure: Figure, x: np.ndarray, y: np.ndarray) -> bool:
+    # A median has a white rim, which is a line of its own.
+    drawn = [line for ax in figure.axes for line in ax.get_lines() if line.get_color() != "white"]
+    lines = [line for line in drawn if len(line.get_xdata()) == len(x)]
+    return any(np.allclose(line.get_xdata(), x) and np.allclose(line.get_ydata(), y) for line in lines)
+
+
+def test_a_full_study_fills_every_figure(drawings):
+    experiments = ("plateaus", "sensitive_directions", "late_layer", "plateaus_random_weights")
+    assert set(drawings) == set(figure_specs(experiments))
+
+
+def test_no_figure_is_offered_without_its_tables():
+    assert available_figures({}) == {}
+
+
+def test_a_study_without_the_control_has_no_control_figure(tables):
+    curves = tables["perturbation_curves"]
+    shown = available_figures({"perturbation_curves": curves[curves["experiment"] != "late_layer"]})
+    assert "late_layer_control" not in shown
+    assert "random_weights_control" in shown
+
+
+def test_svg_is_well_formed_small_and_described(drawings):
+    for name, svg in drawings.items():
+        root = ET.fromstring(svg)
+        texts = {child.tag.split("}")[1]: child.text for child in root if child.text}
+        assert texts["title"]
+        assert len(texts["desc"]) > 60, name
+        assert root.get("role") == "img"
+        assert len(svg) < 300_000
+
+
+def test_svg_names_nothing_outside_itself(drawings):
+    for svg in drawings.values():
+        assert "DOCTYPE" not in svg
+        assert "<metadata" not in svg
+        without_namespaces = re.sub(r'xmlns(:\w+)?="[^"]*"', "", svg)
+        assert "http" not in without_namespaces
+        assert all(target.startswith(("#", "data:image/png;")) for target in re.findall(r'href="([^"]*)"', svg))
+
+
+def test_ids_are_unique_over_all_figures_and_refer_to_something(drawings):
+    ids = [name for svg in drawings.values() for name in re.findall(r'\bid="([^"]+)"', svg)]
+    assert len(ids) == len(set(ids))
+    used = {name for svg in drawings.values() for name in re.findall(r'(?:url\(|href=")#([^")]+)', svg)}
+    assert used <= set(ids)
+
+
+def test_the_same_tables_give_the_same_bytes(tables, drawings):
+    for name in ("curves_plateaus", "unexplained_variance"):
+        assert available_figures(tables)[name].svg(tables) == drawings[name]
+
+
+def test_drawing_leaves_the_settings_of_matplotlib_alone(tables):
+    before = dict(mpl.rcParams)
+    FIGURES["training_curves"].svg(tables)
+    assert dict(mpl.rcParams) == before
+
+
+def test_unexplained_variance_draws_the_values_of_the_table(tables):
+    figure = FIGURES["unexplained_variance"].draw(tables)
+    metrics = tables["dictionary_metrics"]
+    pca = metrics[(metrics["family"] == "pca") & (metrics["data"] == "real")].pivot(
+        index="fit", columns="metric", values="value"
+    )
+    pca = pca.sort_values("l0")
+    assert holds_line(figure, pca["l0"].to_numpy(), pca["fvu_pooled"].to_numpy())
+    # Four families, two kinds of data, each with two interval caps beside its line.
+    assert len(lines_of(figure)) == 4 * 2 * 3
+
+
+def test_every_hook_point_has_its_own_panel(tables):
+    metrics = tables["dictionary_metrics"]
+    both = pd.concat([metrics, metrics.assign(hook="blocks.20.hook_resid_post")])
+    assert len(FIGURES["unexplained_variance"].draw({"dictionary_metrics": both}).axes) == 2
+
+
+def test_definitions_are_drawn_against_a(tables):
+    figure = FIGURES["variance_definitions"].draw(tables)
+    points = [line for line in lines_of(figure, 3) if line.get_linestyle() == "None"]
+    for line in points:
+        np.testing.assert_allclose(np.asarray(line.get_ydata()), 0.3 * np.asarray(line.get_xdata()))
+    assert sum(len(line.get_xdata()) for line in points) == 24
+
+
+def test_training_draws_one_line_per_fit_and_quantity(tables):
+    figure = FIGURES["training_curves"].draw(tables)
+    assert [len(ax.get_lines()) for ax in figure.axes] == [3] * 4
+    table = tables["training_curves"]
+    one = table[table["fit"] == "l1-n4608"]
+    assert holds_line(figure, one["vectors"].to_numpy(), one["l0"].to_numpy())
+
+
+def test_layer_profile_draws_probes_and_the_baseline_at_layer_0(tables):
+    figure = FIGURES["probe_layers"].draw(tables)
+    assert len(figure.axes) == 3
+    table = tables["probe_summary"]
+    one = table[(table["probe"] == "mass_mean") & (table["train_set"] == "cities") & (table["test_set"] == "elements")]
+    assert holds_line(figure, one["layer"].to_numpy(), one["value"].to_numpy())
+    assert len(lines_of(figure)) == 5
+
+
+def test_toy_draws_all_points_and_directions(tables):
+    figure = FIGURES["toy_truth"].draw(tables)
+    (ax,) = figure.axes
+    assert sum(len(points.get_offsets()) for points in ax.collections) == len(tables["toy_points"])
+    assert len(ax.get_lines()) == 2
+    assert len(ax.texts) == 2
+
+
+def test_curves_draw_one_thin_line_per_prompt_and_the_median_of_all(tables):
+    figure = experiment_figures("plateaus")["curves_plateaus"].draw(tables)
+    clouds = [c for c in figure.axes[0].collections if isinstance(c, LineCollection)]
+    assert [len(cloud.get_segments()) for cloud in clouds] == [3, 3]
+    table = tables["perturbation_curves"]
+    rows = table[(table["experiment"] == "plateaus") & (table["base"] == "real") & (table["path"] == "sphere")]
+    median = rows.groupby("step").agg(angle=("angle_deg", "median"), kl=("kl_base_pert_nats", "median"))
+    assert holds_line(figure, median["angle"].to_numpy(), median["kl"].to_numpy())
+
+
+def test_comparisons_draw_each_interval_once(tables):
+    (ax,) = FIGURES["comparisons"].draw(tables).axes
+    table = tables["perturbation_comparisons"]
+    rows = table[table["statistic"] == "auroc"]
+    drawn = sorted(tuple(line.get_xdata()) for line in ax.get_lines() if line.get_marker() == "None")
+    assert set(zip(rows["low"], rows["high"], strict=True)) <= set(drawn)
+    assert len(ax.texts) == 2 * len(rows) / 2
+
+
+def test_a_dollar_sign_in_a_name_is_only_a_name(tables):
+    table = tables["training_curves"].assign(fit="topk-$\\frac$")
+    assert FIGURES["training_curves"].svg({"training_curves": table})
+
+
+def test_captions_count_what_was_measured(tables):
+    captions = {i: spec.caption(tables) for i, spec in available_figures(tables).items()}
+    assert "12 fits to real activations" in captions["unexplained_variance"]
+    assert "40,960 token positions of 640 documents" in captions["unexplained_variance"]
+    assert "24 fits" in captions["variance_definitions"]
+    assert "3 sparse autoencoders on 6,144,000 vectors" in captions["training_curves"]
+    assert "600 points" in captions["toy_truth"]
+    assert "20 independent draws of 2,000 points" in captions["toy_truth"]
+    assert "4 linear probes at 11 layers" in captions["probe_layers"]
+    assert "10 splits" in captions["probe_layers"]
+    assert "3 prompts" in captions["curves_plateaus"]
+    assert "6 curves per family" in captions["curves_plateaus"]
+    assert "blocks.2.hook_resid_pre (random weights)" in captions["curves_plateaus_random_weights"]
+    assert "24 prompts" in captions["comparisons"]
+
+
+def test_the_caption_of_thresholds_states_what_never_crossed_and_the_cosine(tables):
+    caption = experiment_figures("plateaus_random_weights")["thresholds_plateaus_random_weights"].caption(tables)
+    assert "real base, towards covariance-random, on the sphere: 100%" in caption
+    assert "Mean cosine" in caption
+    assert "0.50" in caption
+
+
+@pytest.mark.parametrize(
+    ("numbers", "text"),
+    [([5], "5"), ([1200, 1200], "1,200"), ([3, 12000, np.nan], "3 to 12,000"), ([np.nan], "an unknown number of")],
+)
+def test_counts_are_written_for_readers(numbers, text):
+    assert counted(numbers) == text
+
+
+def test_no_two_names_that_meet_in_a_figure_share_a_colour():
+    for names in (
+        ["kmeans", "pca", "topk", "l1", "batch_topk", "jumprelu", "matryoshka"],
+        ["logistic_regression", "mass_mean", "mass_mean_covariance", "shuffled_labels", "shuffled_logistic_regression"],
+        ["toward_real", "toward_covariance_random", "isotropic", "real_mixture", "covariance_mixture"],
+        ["real", "covariance_random", "isotropic_random"],
+    ):
+        assert len({style.colour(name) for name in names}) == len(names)
+
+
+def test_every_figure_has_a_caption_for_snakemakes_report():
+    captions = {path.stem for path in (Path(__file__).parents[2] / "workflow" / "report").glob("*.rst")}
+    assert {*FIGURES, "curves", "thresholds", "workflow"} <= captions

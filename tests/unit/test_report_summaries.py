@@ -1,0 +1,69 @@
+import numpy as np
+import pandas as pd
+import pytest
+from actspace.report.summaries import crossing_ecdf, curve_summary, deviation_cosines, per_fit, with_readouts
+from test_report_synthetic import dictionary_metrics, perturbation_curves
+
+FAMILY = {
+    "experiment": "e",
+    "site": "blocks.1.hook_resid_pre",
+    "weights": "trained",
+    "base": "real",
+    "direction": "toward_real",
+    "path": "sphere",
+}
+
+
+def test_per_fit_keeps_value_and_interval_of_each_metric():
+    fits = per_fit(dictionary_metrics())
+    assert len(fits) == 24
+    row = fits[(fits["fit"] == "pca-n576-l16") & (fits["data"] == "real")].iloc[0]
+    assert row["l0"] == 16
+    assert row["fvu_pooled_high"] - row["fvu_pooled_low"] == pytest.approx(0.008)
+    assert row["n_documents"] == 640
+
+
+def test_per_fit_refuses_a_metric_that_stands_twice():
+    metrics = dictionary_metrics()
+    with pytest.raises(ValueError, match="duplicate"):
+        per_fit(pd.concat([metrics, metrics.head(1)]))
+
+
+def test_sqrt_2kl_is_linear_where_kl_is_quadratic_and_forgives_rounding():
+    table = pd.DataFrame({"path": "straight", "angle_deg": np.nan, "relative_distance": [0.0, 0.5, 1.0]})
+    table["kl_base_pert_nats"] = [-1e-9, 0.125, 0.5]
+    found = with_readouts(table)
+    np.testing.assert_allclose(found["sqrt_2kl"], [0, 0.5, 1])
+    np.testing.assert_allclose(found["travel"], [0, 0.5, 1])
+
+
+def test_curve_summary_gives_quartiles_over_curves():
+    curves = pd.DataFrame({"prompt": [0, 0, 1, 1, 2], "draw": [0, 1, 0, 1, 0], "kl_base_pert_nats": [1.0, 2, 3, 4, 5]})
+    curves = curves.assign(step=3, angle_deg=18.0, relative_distance=0.3, l2_late=1.0, **FAMILY)
+    summary = curve_summary(curves).set_index("readout").loc["kl_base_pert_nats"]
+    assert (summary["lower_quartile"], summary["median"], summary["upper_quartile"]) == (2, 3, 4)
+    assert (summary["travel"], summary["n_prompts"], summary["n_curves"]) == (18, 3, 5)
+
+
+def test_curve_summary_has_a_row_per_family_step_and_readout():
+    summary = curve_summary(perturbation_curves(2, 1))
+    assert len(summary) == (2 + 5 + 2 + 2) * 2 * 31 * 3
+
+
+def test_ecdf_counts_curves_that_never_cross_in_the_denominator_alone():
+    thresholds = pd.DataFrame({"prompt": [0, 0, 1, 1], "crossing": [40.0, np.inf, 20.0, np.inf], "end": 180.0})
+    ecdf = crossing_ecdf(thresholds.assign(**FAMILY))
+    np.testing.assert_allclose(ecdf["crossing"], [0, 20, 40, 180])
+    np.testing.assert_allclose(ecdf["fraction"], [0, 0.25, 0.5, 0.5])
+    assert (ecdf["fraction_never"] == 0.5).all()
+    assert (ecdf["n_prompts"] == 2).all()
+
+
+def test_ecdf_of_curves_that_all_never_cross_stays_at_zero():
+    thresholds = pd.DataFrame({"prompt": [0, 1], "crossing": np.inf, "end": 1.0}).assign(**FAMILY)
+    assert (crossing_ecdf(thresholds)["fraction"] == 0).all()
+
+
+def test_deviation_cosines_are_means_per_family():
+    table = pd.DataFrame({"base": "real", "direction": ["a", "a", "b"], "cosine_minus_deviation": [0.25, 0.75, 0.0]})
+    assert list(deviation_cosines(table)["mean_cosine"]) == [0.5, 0.0]
