@@ -77,6 +77,12 @@ FALSIFIED = [
     ("structure_beyond_covariance", fits("fvu_pooled", to=0.1, data="gaussian", family="kmeans"), "holds", "fails"),
     ("plateaus", auroc("plateaus", 0.4, RANDOM, COVARIANCE), "holds", "fails"),
     (
+        "plateaus_are_flat",
+        lambda t: changed(t, (t["base"] == "real") & (t["path"] == "sphere"), to=1.2),
+        "holds",
+        "fails",
+    ),
+    (
         "plateaus_with_mixtures",
         auroc("plateaus", 0.4, "covariance_random|covariance_mixture", MIXTURES[1]),
         "holds",
@@ -163,6 +169,14 @@ def test_r_squared_agrees_with_numpy():
 def test_points_of_one_height_have_no_line_to_judge(tables):
     flat = fits("fvu_pooled", to=0.3)(tables["dictionary_metrics"]).assign(low=0.3, high=0.3)
     assert verdict_of("log_line", {"dictionary_metrics": flat}) == "undecided"
+
+
+def test_structure_is_judged_at_the_largest_k_that_both_kinds_of_data_have(tables):
+    metrics = tables["dictionary_metrics"]
+    small = fits("fvu_pooled", to=0.1, data="gaussian", family="kmeans", n_latents=256)(metrics)
+    assert verdict_of("structure_beyond_covariance", {"dictionary_metrics": small}) == "holds"
+    without = small[(small["data"] == "real") | (small["n_latents"] != 1024)]
+    assert verdict_of("structure_beyond_covariance", {"dictionary_metrics": without}) == "fails"
 
 
 def test_claims_hold_at_every_hook_point_or_not_at_all(tables):

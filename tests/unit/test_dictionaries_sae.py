@@ -8,6 +8,7 @@ from actspace.errors import StudyError
 from torch.nn import functional
 
 D_MODEL, DIRECTIONS = 24, 48
+VARIANCE = 20.0
 
 
 def gaussian(*shape, seed=0):
@@ -31,7 +32,7 @@ def settings(architecture="topk", **changes):
 def module(k=5, k_aux=4, aux_coefficient=1 / 32, n_latents=30):
     generator = torch.Generator().manual_seed(1)
     model = architectures.TrainingTopK(
-        gaussian(D_MODEL, seed=2), n_latents, 20.0, generator, k=k, k_aux=k_aux, aux_coefficient=aux_coefficient
+        gaussian(D_MODEL, seed=2), n_latents, VARIANCE, generator, k=k, k_aux=k_aux, aux_coefficient=aux_coefficient
     )
     model.encoder.data += 0.1 * gaussian(n_latents, D_MODEL, seed=3)
     model.b_enc.data += 0.1 * gaussian(n_latents, seed=4)
@@ -46,7 +47,7 @@ def dense_loss(model, x, dead):
 
     p = ((x - model.b_dec) @ model.encoder.T + model.b_enc).relu()
     residual = x - (top(p, model.k) @ model.decoder + model.b_dec)
-    loss = residual.square().sum(1).mean() / model.variance
+    loss = residual.square().sum(1).mean() / VARIANCE
     if dead.any():
         revived = top(torch.where(dead, p, 0.0), min(model.k_aux, int(dead.sum()))) @ model.decoder
         target = residual.detach()
@@ -108,6 +109,16 @@ def test_parallel_gradients_are_removed_and_rows_keep_unit_norm():
     torch.testing.assert_close((model.decoder.grad * model.decoder).sum(1), torch.zeros(30), atol=1e-5, rtol=0)
     trained, _ = train.train(sparse_data(2000)[0], settings(), seed=0)
     torch.testing.assert_close(trained.W_dec.norm(dim=1), torch.ones(64))
+
+
+def test_adam_sees_no_gradient_along_the_decoder_rows():
+    model = module()
+    before, optimizer = model.decoder.detach().clone(), torch.optim.Adam(model.parameters())
+    loss = model.step(gaussian(40, D_MODEL, seed=5), torch.zeros(30, dtype=torch.bool), 1.0).loss
+    train.update(model, optimizer, loss, learning_rate=1e-3)
+    momentum = optimizer.state[model.decoder]["exp_avg"]
+    assert momentum.any()
+    torch.testing.assert_close((momentum * before).sum(1), torch.zeros(30), atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("scale", [0.25, 3.7])

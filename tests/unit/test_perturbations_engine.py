@@ -1,9 +1,11 @@
 import logging
+import math
 
 import pytest
 import torch
 from actspace.errors import StudyError
 from actspace.models import to_gauge
+from actspace.perturbations import engine as engine_module
 from actspace.perturbations.engine import Engine, kl_from_logits
 from actspace.perturbations.naive import naive
 from actspace.perturbations.paths import PATHS
@@ -30,8 +32,8 @@ def by_hand(model, ids, bases, vectors, site, read, gauge="raw"):
         runs = [naive(model, tokens, vector[None], site, read) for vector in some]
         for logits, read_out in runs:
             p, q = reference.double().log_softmax(-1)[0], logits.double().log_softmax(-1)[0]
-            a, b = to_gauge(late[0], gauge), to_gauge(read_out[0], gauge)
-            kl = kl_div(q, p, log_target=True, reduction="sum").float()
+            a, b = to_gauge(late[0].double(), gauge), to_gauge(read_out[0].double(), gauge)
+            kl = kl_div(q, p, log_target=True, reduction="sum")
             rows.append(torch.stack([kl, (a - b).norm(), torch.cosine_similarity(a, b, 0)]))
     return torch.stack(rows).reshape(*vectors.shape[:2], 3)
 
@@ -60,7 +62,7 @@ def test_log_probabilities_equal_those_of_full_passes(family):
     for prompt in range(2):
         slow, slow_late = naive(model, ids[prompt], vectors[prompt].float(), SITE, FINAL)
         torch.testing.assert_close(logits[prompt].log_softmax(-1), slow.log_softmax(-1), rtol=0, atol=1e-5)
-        torch.testing.assert_close(late[prompt], slow_late, rtol=0, atol=1e-5)
+        torch.testing.assert_close(late[prompt].float(), slow_late, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +91,8 @@ def test_patching_the_residual_itself_gives_the_models_own_logits():
     outputs = model.hf(input_ids=ids, output_hidden_states=True)
     engine = Engine(model, SITE)
     reference = engine.reference(engine.prepare(ids), outputs.hidden_states[1][:, -1])
-    torch.testing.assert_close(reference.log_probs, outputs.logits[:, -1].log_softmax(-1), rtol=0, atol=1e-5)
+    expected = outputs.logits[:, -1].double().log_softmax(-1)
+    torch.testing.assert_close(reference.log_probs, expected, rtol=0, atol=1e-5)
 
 
 def test_a_straight_path_that_ends_at_the_target_equals_the_target_patched_in():
@@ -250,13 +253,29 @@ def test_work_is_counted_in_tokens_at_full_depth(shared, expected):
     assert engine.token_passes - before == pytest.approx(expected)
 
 
-def test_kl_by_hand_and_whatever_the_offset_of_the_logits():
-    p, q = torch.tensor([[0.5, 0.25, 0.25]]), torch.tensor([[[0.25, 0.5, 0.25]]])
-    expected = torch.tensor([[0.25 * torch.log(torch.tensor(2.0))]])  # 0.5 ln 2 - 0.25 ln 2
-    torch.testing.assert_close(kl_from_logits(p.log(), q.log()), expected)
-    torch.testing.assert_close(kl_from_logits(p.log(), q.log() - 120), expected, rtol=1e-4, atol=1e-6)
+def test_kl_by_hand():
+    p, q = torch.tensor([[0.5, 0.25, 0.25]]).double(), torch.tensor([[[0.25, 0.5, 0.25]]])
+    expected = torch.tensor([[0.25 * math.log(2)]])  # 0.5 ln 2 - 0.25 ln 2
+    torch.testing.assert_close(kl_from_logits(p.log(), q.log()).float(), expected)
+
+
+@pytest.mark.parametrize("offset", [0, -120])
+def test_a_small_kl_over_a_large_vocabulary_survives_rounding(offset):
+    base, noise = 3 * gaussian(1, 50_000), 1e-3 * gaussian(1, 4, 50_000, seed=1)
+    logits = (base[:, None] + noise + offset).float()
+    expected = kl_div(logits.double().log_softmax(-1), base.log_softmax(-1), log_target=True, reduction="none").sum(-1)
+    assert expected.max() < 1e-6
+    torch.testing.assert_close(kl_from_logits(base.log_softmax(-1), logits), expected, rtol=1e-3, atol=1e-10)
+
+
+@pytest.mark.parametrize("numbers", [1, 7, 20, 1000])
+def test_kl_does_not_depend_on_how_much_is_reduced_at_once(numbers, monkeypatch):
+    base, logits = gaussian(3, 7).log_softmax(-1), gaussian(3, 5, 7, seed=1)
+    expected = kl_div(logits.log_softmax(-1), base[:, None], log_target=True, reduction="none").sum(-1)
+    monkeypatch.setattr(engine_module, "NUMBERS_PER_REDUCTION", {"cpu": numbers})
+    torch.testing.assert_close(kl_from_logits(base, logits), expected)
 
 
 def test_kl_is_finite_where_probabilities_underflow():
-    base, logits = torch.tensor([[0.0, -200.0]]).log_softmax(-1), torch.tensor([[[0.0, 300.0]]])
-    torch.testing.assert_close(kl_from_logits(base, logits), torch.tensor([[300.0]]))
+    base, logits = torch.tensor([[0.0, -900.0]]).double().log_softmax(-1), torch.tensor([[[0.0, 300.0]]])
+    torch.testing.assert_close(kl_from_logits(base, logits), torch.tensor([[300.0]]).double())

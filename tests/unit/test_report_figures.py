@@ -117,10 +117,10 @@ def test_definitions_are_drawn_against_a(tables):
 
 def test_training_draws_one_line_per_fit_and_quantity(tables):
     figure = FIGURES["training_curves"].draw(tables)
-    assert [len(ax.get_lines()) for ax in figure.axes] == [3] * 4
+    assert [len(ax.get_lines()) for ax in figure.axes] == [6] * 4
     table = tables["training_curves"]
-    one = table[table["fit"] == "l1-n4608"]
-    assert holds_line(figure, one["vectors"].to_numpy(), one["l0"].to_numpy())
+    one = table[(table["fit"] == "l1-n4608") & (table["data"] == "gaussian")]
+    assert holds_line(figure, one["vectors"].to_numpy(), one["loss"].to_numpy())
 
 
 def test_layer_profile_draws_probes_and_the_baseline_at_layer_0(tables):
@@ -132,11 +132,32 @@ def test_layer_profile_draws_probes_and_the_baseline_at_layer_0(tables):
     assert len(lines_of(figure)) == 5
 
 
+def test_angles_draw_single_training_sets_beside_all_of_them(tables):
+    figure = FIGURES["probe_angles"].draw(tables)
+    # Three training sets and the line at zero.
+    assert [len(ax.get_lines()) for ax in figure.axes] == [4] * 3
+    table = tables["probe_angles"]
+    rows = table[(table["probe_b"] == "mass_mean") & (table["train_set"] == "elements")]
+    assert holds_line(figure, rows["layer"].to_numpy(), rows["value"].to_numpy())
+
+
+def test_a_full_grid_of_four_sets_has_a_column_per_test_set(tables):
+    sets = ("a", "b", "c", "d")
+    one = tables["probe_summary"]
+    one = one[(one["train_set"] == "cities") & (one["test_set"] == "cities")]
+    grid = pd.concat([one.assign(train_set=train, test_set=test) for train in (*sets, "all") for test in sets])
+    deep = pd.concat([grid.assign(layer=3 * grid["layer"] + i) for i in range(3)])
+    figure = FIGURES["probe_layers"].draw({"probe_summary": deep})
+    assert len(FIGURES["probe_layers"].svg({"probe_summary": deep})) < 300_000
+    assert len(figure.axes) == 20
+    assert figure.axes[0].get_gridspec().ncols == 4
+
+
 def test_toy_draws_all_points_and_directions(tables):
     figure = FIGURES["toy_truth"].draw(tables)
     (ax,) = figure.axes
     assert sum(len(points.get_offsets()) for points in ax.collections) == len(tables["toy_points"])
-    assert len(ax.get_lines()) == 2
+    assert len(ax.get_lines()) == 3
     assert len(ax.texts) == 2
 
 
@@ -156,7 +177,7 @@ def test_comparisons_draw_each_interval_once(tables):
     rows = table[table["statistic"] == "auroc"]
     drawn = sorted(tuple(line.get_xdata()) for line in ax.get_lines() if line.get_marker() == "None")
     assert set(zip(rows["low"], rows["high"], strict=True)) <= set(drawn)
-    assert len(ax.texts) == 2 * len(rows) / 2
+    assert len(ax.texts) == len(rows) / 2 + 5
 
 
 def test_a_dollar_sign_in_a_name_is_only_a_name(tables):
@@ -169,7 +190,7 @@ def test_captions_count_what_was_measured(tables):
     assert "12 fits to real activations" in captions["unexplained_variance"]
     assert "40,960 token positions of 640 documents" in captions["unexplained_variance"]
     assert "24 fits" in captions["variance_definitions"]
-    assert "3 sparse autoencoders on 6,144,000 vectors" in captions["training_curves"]
+    assert "6 sparse autoencoders on 6,144,000 vectors" in captions["training_curves"]
     assert "600 points" in captions["toy_truth"]
     assert "20 independent draws of 2,000 points" in captions["toy_truth"]
     assert "4 linear probes at 11 layers" in captions["probe_layers"]
@@ -182,9 +203,8 @@ def test_captions_count_what_was_measured(tables):
 
 def test_the_caption_of_thresholds_states_what_never_crossed_and_the_cosine(tables):
     caption = experiment_figures("plateaus_random_weights")["thresholds_plateaus_random_weights"].caption(tables)
-    assert "real base, towards covariance-random, on the sphere: 100%" in caption
-    assert "Mean cosine" in caption
-    assert "0.50" in caption
+    assert "Never crossed (on the sphere and straight): real base 100% and 100%;" in caption
+    assert "minus the base's deviation from the mean: real base 0.50; covariance-random base 0.50." in caption
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from actspace.errors import StudyError
 from actspace.report.summaries import crossing_ecdf, curve_summary, deviation_cosines, per_fit, with_readouts
 from test_report_synthetic import dictionary_metrics, perturbation_curves
 
@@ -25,21 +26,22 @@ def test_per_fit_keeps_value_and_interval_of_each_metric():
 
 def test_per_fit_refuses_a_metric_that_stands_twice():
     metrics = dictionary_metrics()
-    with pytest.raises(ValueError, match="duplicate"):
+    with pytest.raises(StudyError, match="stands twice"):
         per_fit(pd.concat([metrics, metrics.head(1)]))
 
 
 def test_sqrt_2kl_is_linear_where_kl_is_quadratic_and_forgives_rounding():
-    table = pd.DataFrame({"path": "straight", "angle_deg": np.nan, "relative_distance": [0.0, 0.5, 1.0]})
-    table["kl_base_pert_nats"] = [-1e-9, 0.125, 0.5]
+    table = pd.DataFrame({"angle_deg": np.nan, "relative_distance": [0.0, 0.5, 1.0], "step": [0, 1, 2]})
+    table = table.assign(prompt=0, draw=0, kl_base_pert_nats=[-1e-9, 0.125, 0.5], **{**FAMILY, "path": "straight"})
     found = with_readouts(table)
+    np.testing.assert_allclose(found["local_linear"], [0, 0.5, 1])
     np.testing.assert_allclose(found["sqrt_2kl"], [0, 0.5, 1])
     np.testing.assert_allclose(found["travel"], [0, 0.5, 1])
 
 
 def test_curve_summary_gives_quartiles_over_curves():
     curves = pd.DataFrame({"prompt": [0, 0, 1, 1, 2], "draw": [0, 1, 0, 1, 0], "kl_base_pert_nats": [1.0, 2, 3, 4, 5]})
-    curves = curves.assign(step=3, angle_deg=18.0, relative_distance=0.3, l2_late=1.0, **FAMILY)
+    curves = curves.assign(step=1, angle_deg=18.0, relative_distance=0.3, l2_late=1.0, **FAMILY)
     summary = curve_summary(curves).set_index("readout").loc["kl_base_pert_nats"]
     assert (summary["lower_quartile"], summary["median"], summary["upper_quartile"]) == (2, 3, 4)
     assert (summary["travel"], summary["n_prompts"], summary["n_curves"]) == (18, 3, 5)
@@ -47,7 +49,7 @@ def test_curve_summary_gives_quartiles_over_curves():
 
 def test_curve_summary_has_a_row_per_family_step_and_readout():
     summary = curve_summary(perturbation_curves(2, 1))
-    assert len(summary) == (2 + 5 + 2 + 2) * 2 * 31 * 3
+    assert len(summary) == (2 + 5 + 2 + 2) * 2 * 31 * 4
 
 
 def test_ecdf_counts_curves_that_never_cross_in_the_denominator_alone():

@@ -29,6 +29,7 @@ EXPERIMENTS = {
         [("real", "toward_covariance_random"), ("covariance_random", "toward_covariance_random")],
     ),
 }
+LABELS = ("experiment", "site", "weights", "base", "direction", "path")
 # Degrees at which a family's curve typically rises.
 RISE = {
     **{"toward_real": 40, "toward_covariance_random": 55, "real_mixture": 60, "covariance_mixture": 64},
@@ -74,9 +75,9 @@ def training_curves() -> pd.DataFrame:
                 {"fit": fit, "step": step, "vectors": step * 2048, "loss": 1 + 9 * decay, "l0": k + 100 * decay}
             )
         )
-    return pd.concat(parts, ignore_index=True).assign(
-        fvu_pooled=lambda t: t["loss"] / 15, fraction_dead=lambda t: 0.3 / t["loss"]
-    )
+    real = pd.concat(parts, ignore_index=True).assign(data="real", hook=HOOK)
+    both = pd.concat([real, real.assign(data="gaussian", loss=real["loss"] + 2)], ignore_index=True)
+    return both.assign(fvu_pooled=lambda t: t["loss"] / 15, fraction_dead=lambda t: 0.3 / t["loss"])
 
 
 def toy_truth() -> pd.DataFrame:
@@ -103,6 +104,7 @@ def toy_points() -> pd.DataFrame:
 def toy_directions() -> pd.DataFrame:
     directions = {
         "theta": (1, 0),
+        "nuisance": (0.7, 0.7),
         "logistic_regression": (1, -0.97),
         "sigma_inv_theta": (1, -1),
         "mass_mean": (1, 0.03),
@@ -125,12 +127,13 @@ def probe_summary() -> pd.DataFrame:
 def probe_angles() -> pd.DataFrame:
     names = ("logistic_regression", "mass_mean", "mass_mean_covariance")
     rows = [
-        (HOOK, layer, a, b, v := 0.9 - 0.02 * layer, v - 0.05, v + 0.05)
+        (HOOK, layer, train, a, b, v := 0.9 - 0.02 * layer - 0.1 * (train != "all"), v - 0.05, v + 0.05)
+        for train in ("cities", "elements", "all")
         for layer in range(0, 31, 3)
         for i, a in enumerate(names)
         for b in names[i + 1 :]
     ]
-    return pd.DataFrame(rows, columns=["hook", "layer", "probe_a", "probe_b", "value", "low", "high"])
+    return pd.DataFrame(rows, columns=["hook", "layer", "train_set", "probe_a", "probe_b", "value", "low", "high"])
 
 
 def rise_of(experiment: str, base: str, direction: str) -> float:
@@ -158,7 +161,8 @@ def perturbation_curves(n_prompts: int = 6, n_draws: int = 2) -> pd.DataFrame:
                         keys = {"experiment": experiment, "site": site, "weights": weights, "base": base}
                         keys |= {"direction": direction, "path": path, "prompt": prompt, "draw": draw}
                         parts.append(pd.DataFrame(table | {"cosine_late": 1 - kl / 10}).assign(**keys))
-    return pd.concat(parts, ignore_index=True).assign(read_hook="ln_final.hook_normalized")
+    table = pd.concat(parts, ignore_index=True).assign(read_hook="ln_final.hook_normalized")
+    return table.astype(dict.fromkeys([*LABELS, "read_hook"], "category"))
 
 
 def perturbation_thresholds(curves: pd.DataFrame) -> pd.DataFrame:
@@ -194,6 +198,18 @@ def perturbation_comparisons() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=keys).assign(n_prompts=24)
 
 
+def perturbation_statistics() -> pd.DataFrame:
+    rows = [
+        (experiment, site, weights, base, direction, path, "median_flatness_sqrt_2kl", flat, flat - 0.1, flat + 0.1)
+        for experiment, (site, weights, pairs) in EXPERIMENTS.items()
+        for base, direction in pairs
+        for path, flat in (("sphere", 0.4 if base == "real" else 2.0), ("straight", 0.5))
+    ]
+    return pd.DataFrame(rows, columns=[*LABELS, "statistic", "value", "low", "high"]).assign(
+        n_prompts=24, n_directions=96
+    )
+
+
 def study_tables(n_prompts: int = 6, n_draws: int = 2) -> dict[str, pd.DataFrame]:
     curves = perturbation_curves(n_prompts, n_draws)
     return {
@@ -206,6 +222,7 @@ def study_tables(n_prompts: int = 6, n_draws: int = 2) -> dict[str, pd.DataFrame
         "probe_angles": probe_angles(),
         "perturbation_curves": curves,
         "perturbation_thresholds": perturbation_thresholds(curves),
+        "perturbation_statistics": perturbation_statistics(),
         "perturbation_comparisons": perturbation_comparisons(),
     }
 

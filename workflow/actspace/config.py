@@ -5,8 +5,10 @@ as a string, so numeric strings count as numbers, and 2.0 as the integer 2."""
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
+from contextlib import suppress
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationInfo, field_validator, model_validator
@@ -15,22 +17,27 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", 
 Hook = Annotated[str, StringConstraints(pattern=r"^(blocks\.\d+\.hook_resid_(pre|post)|ln_final\.hook_normalized)$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+MOST_LAYERS = 1000
 
 
 def _number(value: Any) -> Any:
     """Read numeric strings as numbers; booleans are left for the strict type to refuse."""
+    number = value
     if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
+        with suppress(ValueError):
+            number = float(value)
+    if isinstance(number, float) and not math.isfinite(number):
+        raise ValueError(f": found {value!r}; give a finite number")
+    return number
 
 
 def _integer(value: Any) -> Any:
     """Read integral numbers, and strings of them, as integers."""
+    if isinstance(value, str):
+        with suppress(ValueError):
+            return int(value)  # through a float, a long seed would lose its last digits
     number = _number(value)
-    return int(number) if isinstance(number, float) and math.isfinite(number) and number.is_integer() else value
+    return int(number) if isinstance(number, float) and number.is_integer() else value
 
 
 def _expand(hooks: Any) -> Any:
@@ -40,24 +47,41 @@ def _expand(hooks: Any) -> Any:
     expanded: list[Any] = []
     for hook in hooks:
         match = RANGE.search(hook) if isinstance(hook, str) else None
-        layers = range(int(match[1]), int(match[2]) + 1) if match else ()
-        expanded += [RANGE.sub(str(layer), hook, count=1) for layer in layers] if match else [hook]
+        if match is None:
+            expanded.append(hook)
+            continue
+        first, last = int(match[1]), int(match[2])
+        if not first <= last < MOST_LAYERS:
+            raise ValueError(f": the range of '{hook}' holds no layers; write {{first..last}}, the lower one first, both below {MOST_LAYERS}")
+        expanded += [RANGE.sub(str(layer), hook, count=1) for layer in range(first, last + 1)]
     return expanded
 
 
 Float = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
-Int = Annotated[int, BeforeValidator(_integer)]
 # Bounds stand before the validator: after it, pydantic leaves them out of the JSON schema.
 Positive = Annotated[int, Field(gt=0), BeforeValidator(_integer)]
 NonNegative = Annotated[int, Field(ge=0), BeforeValidator(_integer)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_number)]
+NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(_number)]
 Hooks = Annotated[list[Hook], BeforeValidator(_expand), Field(min_length=1)]
 
 
 class Strict(BaseModel):
-    """Base of all sections: nothing extra, no silent conversion, immutable."""
+    """Base of all sections: nothing extra, no silent conversion, immutable.
+
+    The text of a validator's ValueError goes on where the key's path ends: `: what is wrong` or `.key: what is wrong`.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=False)
+
+    @field_validator("*")
+    @classmethod
+    def _no_doubles(cls, value: Any) -> Any:
+        """Two members of one name would be one file, and count twice in every average."""
+        items = [item for item in value if isinstance(item, str | int | float)] if isinstance(value, list) else []
+        if twice := [item for i, item in enumerate(items) if item in items[:i]]:
+            raise ValueError(f": {twice[0]!r} is there twice; name it once")
+        return value
 
 
 class Package(Strict):
@@ -165,7 +189,7 @@ class Statements(Strict):
     generated: list[Literal["cities", "neg_cities", "element_symbols", "neg_element_symbols", "comparisons"]] = Field(
         default_factory=list, description="Built-in sets, generated from fact packages."
     )
-    per_set: Positive = Field(200, multiple_of=2, description="Statements per built-in set, half of them true.")
+    per_set: Positive = Field(200, multiple_of=4, description="Statements per built-in set, half of them true; they come in fours, two entities that swap answers.")
     files: dict[Name, str] = Field(default_factory=dict, description="CSV files by set name, as paths or https addresses: columns `statement,label`. Pin an address by a commit in it.")
     group_column: str | None = Field(None, description="Column of the files that names the entity a split must not share.")
     bos: bool = Field(False, description="Begin each statement with the tokenizer's beginning-of-sequence token.")
@@ -173,7 +197,7 @@ class Statements(Strict):
     @model_validator(mode="after")
     def _not_empty(self) -> Statements:
         if not self.generated and not self.files:
-            raise ValueError("no statements: name built-in sets under `generated` or CSV files under `files`")
+            raise ValueError(": no statements; name built-in sets under `generated` or CSV files under `files`")
         return self
 
 
@@ -199,7 +223,7 @@ class KMeans(Strict):
     """k-means: one active latent, of value 1, whose decoder row is the centroid."""
 
     sizes: list[Positive] = Field(min_length=1, description="Numbers of centroids K.")
-    seeds: list[Int] = Field([0], min_length=1, description="One fit per size and seed.")
+    seeds: list[NonNegative] = Field([0], min_length=1, description="One fit per size and seed.")
     max_iterations: Positive = Field(100, description="Lloyd iterations at most.")
     tolerance: Float = Field(1e-4, ge=0, description="Stop when the centroids move by less than this, relative to the variance of the data.")
 
@@ -214,7 +238,7 @@ class SaeTraining(Strict):
     """Training settings that the SAE architectures share."""
 
     latents: list[Positive] = Field(min_length=1, description="Dictionary sizes.")
-    seeds: list[Int] = Field([0], min_length=1, description="One fit per setting and seed.")
+    seeds: list[NonNegative] = Field([0], min_length=1, description="One fit per setting and seed.")
     vectors: Positive = Field(description="Vectors to train on, over as many epochs as that takes.")
     batch_size: Positive = Field(2048, description="Vectors per step.")
     learning_rate: PositiveFloat | None = Field(None, description="Peak learning rate of Adam; null: 2e-4 / sqrt(latents / 2**14), at most 1e-3.")
@@ -228,11 +252,17 @@ class TopK(SaeTraining):
     aux_coefficient: Float = Field(1 / 32, ge=0, description="Weight of the auxiliary loss of dead latents.")
     dead_after_vectors: Positive | None = Field(None, description="A latent is dead once it was silent for so many vectors; null: a tenth of `vectors`, at most 10 million.")
 
+    @model_validator(mode="after")
+    def _as_many_latents_as_are_active(self) -> TopK:
+        if max(self.k) > min(self.latents):
+            raise ValueError(f".k: {max(self.k)} active latents, but a dictionary of `latents` has {min(self.latents)}; lower k or raise latents")
+        return self
+
 
 class L1(SaeTraining):
     """Standard SAE: ReLU latents under an L1 penalty."""
 
-    coefficients: list[Float] = Field(min_length=1, description="Weights of the L1 penalty, for vectors of mean norm sqrt(d_model).")
+    coefficients: list[NonNegativeFloat] = Field(min_length=1, description="Weights of the L1 penalty, for vectors of mean norm sqrt(d_model).")
     sparsity_warmup_fraction: Float = Field(0.05, ge=0, lt=1, description="Share of the steps over which the penalty rises.")
 
 
@@ -309,35 +339,52 @@ class Study(Strict):
     @field_validator("captures")
     @classmethod
     def _captures_have_tokens(cls, captures: dict[str, Capture], info: ValidationInfo) -> dict[str, Capture]:
-        known = [*info.data.get("tokens", {}), *info.data.get("statements", {})]
+        if not {"tokens", "statements"} <= info.data.keys():  # a mistake in there has its own line
+            return captures
+        known = [*info.data["tokens"], *info.data["statements"]]
         for name, capture in captures.items():
-            _known(f"{name}.tokens", capture.tokens, known, "entry of `tokens` or `statements`")
+            _known(f".{name}.tokens", capture.tokens, known, "entry of `tokens` or `statements`")
         return captures
 
     @model_validator(mode="after")
     def _references(self) -> Study:
         if self.tokens and self.corpus is None:
-            raise ValueError("corpus: missing; `tokens` needs text")
+            raise ValueError(".corpus: missing; `tokens` needs text")
         if both := sorted(set(self.tokens) & set(self.statements)):
-            raise ValueError(f"statements.{both[0]}: this name is taken by an entry of `tokens`; rename one")
+            raise ValueError(f".statements.{both[0]}: this name is taken by an entry of `tokens`; rename one")
         for name, member in self.dictionaries.items():
-            _from_tokens(self, f"dictionaries.{name}", member.capture, member.hooks)
+            _from_tokens(self, f".dictionaries.{name}", member.capture, {f"hooks[{i}]": hook for i, hook in enumerate(member.hooks)})
+            _has_test_sequences(self, f".dictionaries.{name}.splice_sequences", member.capture, member.splice_sequences)
         for name, probe in self.probes.items():
-            _known(f"probes.{name}.capture", probe.capture, [c for c, v in self.captures.items() if v.tokens in self.statements], "capture of statements")
+            _known(f".probes.{name}.capture", probe.capture, [c for c, v in self.captures.items() if v.tokens in self.statements], "capture of statements")
+            _stores_last(self, f".probes.{name}.capture", probe.capture)
         for name, experiment in self.perturbations.items():
-            _from_tokens(self, f"perturbations.{name}", experiment.capture, [experiment.site])
-            if self.captures[experiment.capture].positions != "last":
-                raise ValueError(f"perturbations.{name}.capture: '{experiment.capture}' stores all positions; perturbations need a capture with `positions: last`")
+            _from_tokens(self, f".perturbations.{name}", experiment.capture, {"site": experiment.site})
+            _stores_last(self, f".perturbations.{name}.capture", experiment.capture)
+            _has_test_sequences(self, f".perturbations.{name}.prompts", experiment.capture, experiment.prompts)
         return self
 
 
 def _known(where: str, name: str, known: list[str], what: str) -> None:
     if name not in known:
-        raise ValueError(f"{where}: there is no {what} named '{name}'; there are: {', '.join(known) or 'none'}")
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+        raise ValueError(f"{where}: there is no {what} named '{name}'; there are: {', '.join(known) or 'none'}{hint}")
 
 
-def _from_tokens(study: Study, where: str, capture: str, hooks: list[str]) -> None:
+def _stores_last(study: Study, where: str, capture: str) -> None:
+    if study.captures[capture].positions != "last":
+        raise ValueError(f"{where}: '{capture}' stores all positions; give a capture with `positions: last`")
+
+
+def _has_test_sequences(study: Study, where: str, capture: str, wanted: int) -> None:
+    tokens = study.captures[capture].tokens
+    if wanted > study.tokens[tokens].test:
+        raise ValueError(f"{where}: {wanted}, but tokens.{tokens}.test is {study.tokens[tokens].test}; lower the one or raise the other")
+
+
+def _from_tokens(study: Study, where: str, capture: str, hooks: dict[str, str]) -> None:
     """Check that a member's capture reads corpus tokens and has the member's hooks."""
     _known(f"{where}.capture", capture, [name for name, value in study.captures.items() if value.tokens in study.tokens], "capture of corpus tokens")
-    for hook in hooks:
-        _known(where, hook, study.captures[capture].hooks, f"hook of the capture '{capture}'")
+    for key, hook in hooks.items():
+        _known(f"{where}.{key}", hook, study.captures[capture].hooks, f"hook of the capture '{capture}'")

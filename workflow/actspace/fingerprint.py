@@ -1,17 +1,19 @@
 """Fingerprints of code: what a script and every module of the package that it imports, directly or not, would do.
 
 Taken from the syntax tree, so comments, docstrings and formatting change nothing, and serialised here rather than by `ast.dump`, whose text
-differs between versions of Python. `config.py` is left out: what a stage uses of the config is in its `cfg`. Templates that a module reads are part of it:
-a string that names a file beside the module. Uses the standard library alone, because every remote job parses the Snakefile again."""
+differs between versions of Python. `config.py` is left out: what a stage uses of the config is in its `cfg`; so is the package's own `__init__.py`, which
+holds its version. Templates that a module reads are part of it: a string that names a file beside the module. Uses the standard library alone, because every remote job parses the Snakefile again."""
 
 import ast
 import hashlib
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent
-LEFT_OUT = {PACKAGE / "config.py"}
+LEFT_OUT = ("config.py", "__init__.py")
+TEMPLATE = re.compile(r"[\w-]+([./][\w-]+)+", re.ASCII)
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
@@ -25,10 +27,11 @@ def of_script(script: Path, package: Path = PACKAGE) -> str:
 def modules_of(script: Path, package: Path = PACKAGE) -> set[Path]:
     """Return the files of the package that a script imports, directly or not."""
     found: set[Path] = set()
+    left_out = {package / name for name in LEFT_OUT}
     waiting = [script.resolve()]
     while waiting:
         file = waiting.pop()
-        new = {p for p in _imports(file, _stamp(file), package) if p not in found and p not in LEFT_OUT and p != package / "config.py"}
+        new = _imports(file, _stamp(file), package) - found - left_out
         found |= new
         waiting += new
     return found
@@ -39,10 +42,12 @@ def serialise(node: ast.AST | list | object) -> str:
     if isinstance(node, list):
         return "[" + ",".join(serialise(item) for item in node) + "]"
     if not isinstance(node, ast.AST):
-        return repr(node)
+        return ascii(node)  # which characters `repr` leaves as they are depends on Python's Unicode tables
     fields = {name: value for name, value in ast.iter_fields(node) if name not in ("ctx", "type_comment", "kind", "type_ignores")}
     if isinstance(node, DOCUMENTED):
         fields["body"] = _without_docstring(node.body)
+    if isinstance(node, ast.JoinedStr):  # Python 3.12 ends some format specifications with an empty text
+        fields["values"] = [part for part in node.values if not (isinstance(part, ast.Constant) and part.value == "")]
     # Empty fields are skipped: later Pythons add new ones (type_params), and these are empty in code that every version can read.
     inside = (f"{name}={serialise(value)}" for name, value in fields.items() if value is not None and value != [])
     return f"{type(node).__name__}({','.join(inside)})"
@@ -72,7 +77,7 @@ def _of_file(file: Path, _version: tuple[int, int]) -> str:
 def _templates(file: Path, tree: ast.AST) -> Iterator[Path]:
     names = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
     for name in names:
-        if 0 < len(name) < 100 and "\n" not in name and "\0" not in name and "." in name and (file.parent / name).is_file():
+        if len(name) < 100 and TEMPLATE.fullmatch(name) and (file.parent / name).is_file():
             yield file.parent / name
 
 

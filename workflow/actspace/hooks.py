@@ -65,6 +65,19 @@ def check_study(description: Mapping[str, Any], cfg: Mapping[str, Any]) -> None:
 
 
 def check_known(file: Path, source: Mapping[str, Any], cfg: Mapping[str, Any]) -> None:
-    """Check a study against the model's description that an earlier run left, if it left one of this model."""
-    if file.is_file() and (description := json.loads(file.read_text())).get("source") == source:
+    """Check a study against the model's description that an earlier run left, if it left one of this model.
+
+    Raises
+    ------
+    StudyError
+        As `check_study`, or if the file is damaged.
+    """
+    if not file.is_file():
+        return
+    try:
+        description = json.loads(file.read_text())
+        known = description["source"]
+    except (ValueError, KeyError, TypeError):
+        raise StudyError(f"{file}: not a model's description; delete it and run again") from None
+    if known == source:
         check_study(description, cfg)

@@ -40,7 +40,7 @@ def verify(folder: Path) -> list[str]:
     """
     try:
         files = json.loads((folder / "manifest.json").read_text())["files"]
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         raise StudyError(f"{folder}: no readable manifest.json; give the results folder of a finished study") from None
     missing = [f"{folder / name}: missing" for name in files if not (folder / name).is_file()]
     present = [name for name in files if (folder / name).is_file()]
@@ -66,6 +66,8 @@ def closing_line(folder: Path, seconds: float) -> str:
 def main() -> int:
     """Check the folders that are named on the command line; the exit code says whether all are whole."""
     try:
+        if not sys.argv[1:]:
+            raise StudyError("name the results folders to check, for example: python -m actspace.manifest results/embedded")
         problems = [line for folder in sys.argv[1:] for line in verify(Path(folder))]
     except StudyError as error:
         problems = [str(error)]

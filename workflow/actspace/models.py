@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
@@ -60,7 +62,9 @@ class LanguageModel:
 
     def logits(self, residual: Tensor) -> Tensor:
         """Read the logits (..., vocabulary) off the last residual (..., d_model), in the dtype of the weights."""
-        return self.hf.get_output_embeddings()(self.final_norm(residual))
+        logits = self.hf.get_output_embeddings()(self.final_norm(residual))
+        cap = getattr(self.hf.config.get_text_config(), "final_logit_softcapping", None)
+        return cap * torch.tanh(logits / cap) if cap else logits
 
 
 def wrap(hf: PreTrainedModel, tokenizer: Any = None) -> LanguageModel:
@@ -92,19 +96,45 @@ def load(folder: Path, settings: Mapping[str, Any], device: str = "cpu") -> Lang
     settings : `dtype` and `trust_remote_code` of the config; with `random_weights_seed` the weights are drawn anew as the architecture
         initialises them (the study's untrained control)
     device : torch's name of the device
+
+    Raises
+    ------
+    StudyError
+        If there are no safetensors, they lack some of the weights, or a file cannot be read.
     """
     dtype, trust = getattr(torch, settings["dtype"]), settings["trust_remote_code"]
     seed = settings.get("random_weights_seed")
-    if seed is None:
-        hf = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, attn_implementation="sdpa", use_safetensors=True, local_files_only=True, trust_remote_code=trust
-        )
-    else:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=trust)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            hf = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="sdpa", trust_remote_code=trust)
-    return wrap(hf.to(device), load_tokenizer(folder, trust))
+    with _explained(folder):
+        if seed is None:
+            hf = _trained(folder, dtype, trust)
+        else:
+            config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=trust)
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                hf = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=trust)
+        return wrap(hf.to(device), load_tokenizer(folder, trust))
+
+
+def _trained(folder: Path, dtype: torch.dtype, trust: bool) -> PreTrainedModel:
+    """Load trained weights, all of them: transformers draws those that a file lacks at random, and only warns."""
+    weight_files(folder)
+    options = {"dtype": dtype, "use_safetensors": True, "local_files_only": True, "trust_remote_code": trust}
+    hf, report = AutoModelForCausalLM.from_pretrained(folder, **options, output_loading_info=True)
+    if missing := sorted(report["missing_keys"]):
+        raise StudyError(f"{folder}: {len(missing)} weights of {type(hf).__name__} are not in its safetensors, the first is {missing[0]}; get the whole model")
+    return hf
+
+
+@contextmanager
+def _explained(folder: Path) -> Iterator[None]:
+    """Turn what transformers says of a folder that it cannot read into one line."""
+    try:
+        yield
+    except StudyError:
+        raise
+    except (OSError, ValueError, SafetensorError) as error:
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise StudyError(f"{folder}: this model cannot be read ({reason}); get it again, or choose one that transformers knows") from error
 
 
 def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> Any:
@@ -117,8 +147,8 @@ def describe(folder: Path, trust_remote_code: bool = False) -> dict[str, Any]:
 
     Returns `architecture`, `n_layers`, `d_model`, `context_length`, `normalization`, `vocabulary` and `n_parameters`.
     """
-    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
-    with torch.device("meta"):
+    with _explained(folder), torch.device("meta"):
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
         model = wrap(AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code))
     return {
         "architecture": type(model.hf).__name__,
@@ -189,7 +219,12 @@ def gguf_of(source: Mapping[str, Any], file: Path, scratch: Path) -> Path:
 
 
 def weight_hashes(folder: Path) -> dict[str, str]:
-    """Return the sha256 of every safetensors file of a model folder.
+    """Return the sha256 of every safetensors file of a model folder. Raises StudyError as `weight_files`."""
+    return {name: sources.sha256_of(folder / name) for name in weight_files(folder)}
+
+
+def weight_files(folder: Path) -> list[str]:
+    """List the safetensors files of a model folder.
 
     Raises
     ------
@@ -202,7 +237,7 @@ def weight_hashes(folder: Path) -> dict[str, str]:
     missing = [name for name in names if not (folder / name).exists()] if names else ["*.safetensors"]
     if missing:
         raise StudyError(f"{folder}: no {', '.join(missing)}; only safetensors are read, convert the model with save_pretrained")
-    return {name: sources.sha256_of(folder / name) for name in names}
+    return names
 
 
 def to_gauge(x: Tensor, gauge: str) -> Tensor:

@@ -64,11 +64,17 @@ def of(study: str, rule: str, params: Any, inputs: Iterable[str]) -> MadeBy:
 def write(path: str | Path, writer: Callable[[Path], None], made_by: MadeBy) -> None:
     """Write an artifact and its receipt so that neither ever looks finished when it is not.
 
-    `writer` gets a temporary name in the same folder; the file takes its own name when it is complete, its receipt after it.
+    `writer` gets a temporary name in the same folder; the file takes its own name when it is complete, its receipt after it. The receipt of
+    an older file of that name goes first, so that there is never one which belongs to another file.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    _rename_when_done(path, writer)
+
+    def complete(temporary: Path) -> None:
+        writer(temporary)
+        receipt_of(path).unlink(missing_ok=True)
+
+    _rename_when_done(path, complete)
     stamp(path, made_by)
 
 

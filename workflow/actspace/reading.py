@@ -12,6 +12,7 @@ from actspace.config import Study
 from actspace.errors import StudyError
 
 SHOWN = 60
+MAPPING_WANTED = ("model_type", "model_attributes_type", "dict_type")
 
 
 def read_study(config: dict[str, Any], name: str = "config") -> Study:
@@ -42,16 +43,16 @@ def _line(details: dict[str, Any], config: dict[str, Any]) -> str:
     if kind == "missing":
         return f"{where}: missing; this key is required"
     if kind == "value_error":
-        return f"{where}.{details['ctx']['error']}".lstrip(".")
+        return f"{where}{details['ctx']['error']}".lstrip(".")
     if kind == "string_pattern_mismatch":
         return f"{where}: {value} does not have the form {details['ctx']['pattern']}"
-    if kind.startswith("union_tag"):
-        return f"{where}.kind: found {_shown(_tag(details['input']))}; allowed: {details.get('ctx', {}).get('expected_tags', 'see config/README.md')}"
+    if kind == "union_tag_not_found":
+        return f"{where}.kind: missing; allowed: {', '.join(map(repr, allowed))}"
+    if kind == "union_tag_invalid":
+        return f"{where}.kind: found {_shown(details['input'].get('kind'))}; allowed: {', '.join(map(repr, allowed))}"
+    if kind in MAPPING_WANTED:
+        return f"{where}: found {value}; a mapping of keys belongs here"
     return f"{where}: found {value}; {message[0].lower()}{message[1:]}"
-
-
-def _tag(value: Any) -> Any:
-    return value.get("kind", "nothing") if isinstance(value, dict) else value
 
 
 def _shown(value: Any) -> str:
@@ -60,7 +61,7 @@ def _shown(value: Any) -> str:
 
 
 def _locate(loc: tuple[int | str, ...], config: Any) -> tuple[list[int | str], list[str]]:
-    """Return the keys as they stand in the file (a union's tag is no key), and the keys that the innermost section allows."""
+    """Return the keys as they stand in the file (a union's tag is no key), and the keys that the innermost section allows, or a union's tags."""
     keys: list[int | str] = []
     kind: Any = Study
     section: Any = Study
@@ -68,7 +69,7 @@ def _locate(loc: tuple[int | str, ...], config: Any) -> tuple[list[int | str], l
     for position, part in enumerate(loc):
         kind = _bare(kind)
         if _is_union(kind) and not (isinstance(value, dict) and part in value):
-            kind = next((m for m in get_args(kind) if _is_tagged(m, part)), kind)
+            kind = next((m for m in get_args(kind) if part in _tags(m)), kind)
             section = kind
             continue
         if part == "[key]":  # a mapping's own key was refused
@@ -79,6 +80,8 @@ def _locate(loc: tuple[int | str, ...], config: Any) -> tuple[list[int | str], l
         inside = isinstance(value, dict) and part in value or isinstance(value, list) and isinstance(part, int) and part < len(value)
         value = value[part] if inside and not last else value  # type: ignore[index]
         kind = _inside(kind, part)
+    if _is_union(kind := _bare(kind)):
+        return keys, [tag for member in get_args(kind) for tag in _tags(member)]
     return keys, list(section.model_fields) if _is_section(section) else []
 
 
@@ -90,8 +93,9 @@ def _is_union(kind: Any) -> bool:
     return get_origin(kind) in (Union, UnionType)
 
 
-def _is_tagged(kind: Any, tag: int | str) -> bool:
-    return _is_section(kind) and "kind" in kind.model_fields and tag in get_args(kind.model_fields["kind"].annotation)
+def _tags(kind: Any) -> tuple[str, ...]:
+    """Return the values of `kind` that a member of a union goes by."""
+    return get_args(kind.model_fields["kind"].annotation) if _is_section(kind) and "kind" in kind.model_fields else ()
 
 
 def _bare(kind: Any) -> Any:

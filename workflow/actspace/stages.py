@@ -9,6 +9,8 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from actspace.config import Capture, Dictionaries, Gguf, Package, PackageText, Study
 from actspace.seeds import seed_for
 
@@ -58,13 +60,18 @@ def fits(member: Dictionaries) -> dict[str, dict[str, Any]]:
         if (sae := getattr(member, family)) is not None:
             shared = sae.model_dump(exclude={"latents", "seeds", axis}) | {"architecture": family}
             found |= {
-                f"{family}-n{n}-{letter}{value:g}-s{s}": {**shared, "n_latents": n, setting: value} for n in sae.latents for value in getattr(sae, axis) for s in sae.seeds
+                f"{family}-n{n}-{letter}{_digits(value)}-s{s}": {**shared, "n_latents": n, setting: value} for n in sae.latents for value in getattr(sae, axis) for s in sae.seeds
             }
     return found
 
 
+def _digits(value: float) -> str:
+    """Write a number in full: two settings never share a name, and no exponent puts a `-` of its own into it."""
+    return np.format_float_positional(value, trim="-")
+
+
 def fit_labels(fit: str) -> dict[str, Any]:
-    """Read a fit's key: its family, how many latents are active by design (NaN where that is an outcome) and its seed."""
+    """Read a fit's key: its family, how many latents are active by design (None where that is an outcome) and its seed."""
     family, *settings = fit.split("-")
     values = {setting[0]: float(setting[1:]) for setting in settings}
     active = {"kmeans": 1.0, "pca": values.get("r"), "topk": values.get("k")}.get(family)
@@ -82,18 +89,26 @@ def tables(study: Study) -> list[str]:
 
 def figures(study: Study) -> dict[str, tuple[str, str]]:
     """List the figures of a study: section of the report and caption file of each."""
-    dictionaries, probes, perturbations = "Dictionaries", "Probes", "Perturbations"
+    dictionaries, probes, perturbations = "Clustering and sparse autoencoders", "Truth directions", "Perturbations"
     found = {"toy_truth": probes} if study.toy else {}
-    found |= dict.fromkeys(("probe_layers", "probe_angles"), probes) if study.probes else {}
+    found |= {"probe_layers": probes} if study.probes else {}
+    found |= {"probe_angles": probes} if any(len(member.probes) > 1 for member in study.probes.values()) else {}
     found |= dict.fromkeys(("unexplained_variance", "variance_definitions"), dictionaries) if study.dictionaries else {}
     found |= {"loss_recovered": dictionaries} if any(d.splice_sequences for d in study.dictionaries.values()) else {}
     found |= {"training_curves": dictionaries} if any(d.topk or d.l1 for d in study.dictionaries.values()) else {}
     listed = {figure: (section, figure) for figure, section in found.items()}
     for name in study.perturbations:
-        listed |= {f"{kind}_{name}": (perturbations, f"{kind}_experiment") for kind in ("curves", "thresholds")}
+        listed |= {f"{kind}_{name}": (perturbations, kind) for kind in ("curves", "thresholds")}
     for control, pair in CONTROLS.items():
-        listed |= {control: (perturbations, control)} if set(pair) <= set(study.perturbations) else {}
+        listed |= {control: (perturbations, control)} if _comparable(study, *pair) else {}
     return listed | ({"comparisons": (perturbations, "comparisons")} if study.perturbations else {})
+
+
+def _comparable(study: Study, first: str, second: str) -> bool:
+    """Say whether a study has both experiments of a control, with a base, a direction and a path in common."""
+    pair = [study.perturbations[name] for name in (first, second) if name in study.perturbations]
+    axes = ("bases", "directions", "paths")
+    return len(pair) == 2 and all(set(getattr(pair[0], axis)) & set(getattr(pair[1], axis)) for axis in axes)
 
 
 # --- cfg of each stage -----------------------------------------------------------------------------------------------------------------------

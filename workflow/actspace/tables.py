@@ -37,8 +37,8 @@ def read_arrow(path: str | Path) -> pa.Table:
     """Read a table as Arrow."""
     try:
         return pq.read_table(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise StudyError(f"{path}: not a readable Parquet file ({str(error).splitlines()[0]}); delete it and run again") from None
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise StudyError(f"{path}: not a readable Parquet file ({(str(error) or type(error).__name__).splitlines()[0]}); delete it and run again") from None
 
 
 def concat(paths: Iterable[str]) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Every figure of the study, drawn from its tables, with the text of its caption."""
+"""Every figure of the study, drawn from its tables."""
 
 from pathlib import Path
 
@@ -11,9 +11,9 @@ def main(job):
     log_to(job.log[0])
     found = tables.by_name(job.input.tables)
     made_by = provenance.of(job.wildcards.study, job.rule, job.params, job.input)
+    specs = figures.available_figures(found)
     for path in job.output.figures:
-        spec = figures.by_id(Path(path).stem)
-        svg = spec.svg(found)
+        svg = specs[Path(path).stem].svg(found)
         provenance.write(path, lambda temporary, svg=svg: temporary.write_text(svg, encoding="utf-8"), made_by)
 
 

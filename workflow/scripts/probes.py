@@ -14,9 +14,9 @@ def main(job):
     columns = (statements[name].to_numpy() for name in ("label", "group", "set"))
     scores, angles, directions = evaluation.evaluate(activations, *columns, cfg, seed=cfg["seed"], n_jobs=job.threads)
     made_by = provenance.of(job.wildcards.study, job.rule, job.params, job.input).adding(statements=len(statements))
-    tables.write(job.output.scores, scores.assign(study_of_probes=job.wildcards.probes), made_by)
-    tables.write(job.output.angles, angles.assign(study_of_probes=job.wildcards.probes), made_by)
-    provenance.write(job.output.directions, lambda path: linear.save(directions, path), made_by)
+    tables.write(job.output.scores, scores, made_by)
+    tables.write(job.output.angles, angles, made_by)
+    provenance.write(job.output.directions, lambda path: linear.save(path, directions), made_by)
 
 
 if __name__ == "__main__":

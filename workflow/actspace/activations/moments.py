@@ -50,6 +50,8 @@ def of_files(paths: Sequence[str], select: Mapping[str, Any], seed: int) -> Mome
     `seed` draws the pairs of which distance and angle are taken.
     """
     norms = store.norms(paths, select["first_position"])
+    if not len(norms):
+        raise StudyError(f"{paths[0]}: no row has the position {select['first_position']} or a later one; lower `select.first_position`")
     limit = float(np.median(norms)) * select["norm_outliers"] if select["norm_outliers"] else math.inf
     kept = [store.read([path], first_position=select["first_position"], max_norm=limit).x for path in paths]
     count, mean, covariance = accumulate(kept)
@@ -65,6 +67,8 @@ def accumulate(chunks: Iterable[Tensor]) -> tuple[int, Tensor, Tensor]:
     """
     count, shift, total, square = 0, None, None, None
     for chunk in chunks:
+        if not len(chunk):  # a shard of which no row was selected has no mean
+            continue
         x = chunk.double()
         shift = x.mean(0) if shift is None else shift
         x = x - shift

@@ -99,7 +99,8 @@ def read(paths: Sequence[str | Path], *, first_position: int = 0, max_norm: floa
 
 def norms(paths: Sequence[str | Path], first_position: int = 0) -> np.ndarray:
     """Read the L2 norms of all rows from `first_position` on; no activation is touched."""
-    return np.concatenate([pq.read_table(path, columns=["norm"], filters=[("position", ">=", first_position)])["norm"].to_numpy() for path in paths])
+    parts = [_read_parquet(path, columns=["norm", "position"]) for path in paths]
+    return np.concatenate([part["norm"].to_numpy()[part["position"].to_numpy() >= first_position] for part in parts])
 
 
 def vectors(column: pa.ChunkedArray, dtype: str, d_model: int) -> Tensor:
@@ -117,12 +118,21 @@ def vectors(column: pa.ChunkedArray, dtype: str, d_model: int) -> Tensor:
     return parts[1] if len(parts) == 2 else torch.cat(parts)
 
 
-def _read_shard(path: str | Path, first_position: int, max_norm: float | None) -> Rows:
+def _read_parquet(path: str | Path, columns: Sequence[str] = (*KEYS, "activation")) -> pa.Table:
+    """Read columns of an activation file; what is none, or is damaged, is a StudyError that names the remedy."""
     try:
-        rows = pq.read_table(path)
-        dtype, d_model = rows.schema.metadata[b"dtype"].decode(), int(rows.schema.metadata[b"d_model"])
-    except (pa.ArrowInvalid, KeyError, TypeError, OSError) as error:
-        raise StudyError(f"{path}: not an activation file ({str(error).splitlines()[0]}); delete it and run again") from None
+        rows = pq.read_table(path, columns=list(columns))
+        found = {*rows.column_names, *map(bytes.decode, rows.schema.metadata or {})}
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise StudyError(f"{path}: not an activation file ({(str(error) or type(error).__name__).splitlines()[0]}); delete it and run again") from None
+    if absent := [name for name in (*columns, "dtype", "d_model") if name not in found]:
+        raise StudyError(f"{path}: not an activation file (it has no {', '.join(absent)}); delete it and run again")
+    return rows
+
+
+def _read_shard(path: str | Path, first_position: int, max_norm: float | None) -> Rows:
+    rows = _read_parquet(path)
+    dtype, d_model = rows.schema.metadata[b"dtype"].decode(), int(rows.schema.metadata[b"d_model"])
     keep = rows["position"].to_numpy() >= first_position
     if max_norm is not None:
         keep &= rows["norm"].to_numpy() <= max_norm

@@ -236,7 +236,7 @@ CLAIMS = (
     Claim(
         id="structure_beyond_covariance",
         title="Activations cluster better than their covariance explains",
-        source="ours; raised by Heimersheim, LessWrong: is explained variance a sign of structure?",
+        source="ours; Heimersheim (LessWrong, shortform) asks whether explained variance shows structure",
         sentence="k-means leaves less variance of real activations unexplained than of Gaussian data with the same "
         "mean and "
         "covariance.",

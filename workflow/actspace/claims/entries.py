@@ -24,7 +24,8 @@ def evaluate(tables: Tables, claims: Sequence[Claim] = CLAIMS) -> pd.DataFrame:
     Parameters
     ----------
     tables : mapping from table name to DataFrame
-        Any of `dictionary_metrics`, `toy_truth`, `probe_summary`, `perturbation_comparisons`; others are not read.
+        Any of `dictionary_metrics`, `toy_truth`, `probe_summary`, `perturbation_statistics` and
+        `perturbation_comparisons`; others are not read.
 
     Returns
     -------

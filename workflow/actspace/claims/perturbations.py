@@ -47,6 +47,18 @@ def _with_detail(estimate: Estimate, detail: str) -> Estimate:
     return Estimate(estimate.value, estimate.low, estimate.high, detail)
 
 
+def plateau_by_itself(tables: Tables) -> Estimate:
+    """One minus the median flatness of sqrt(2 KL) from a real base, on the sphere where it was run."""
+    wanted = {"base": "real", "direction": "toward_covariance_random", "statistic": "median_flatness_sqrt_2kl"}
+    rows = rows_of(tables, "perturbation_statistics", experiment=PLATEAUS, **wanted)
+    path = "sphere" if (rows["path"] == "sphere").any() else "straight"
+    rows = rows[rows["path"] == path]
+    detail = f"{path}, {int(rows['n_prompts'].max())} prompts"
+    return everywhere(
+        {str(row["site"]): _with_detail(complement(estimate_of(row)), detail) for _, row in rows.iterrows()}
+    )
+
+
 def late_against_early(tables: Tables) -> Estimate:
     """Distance of the AUROC from chance at the early site minus that at the late site."""
     early, late = (auroc(tables, name, TOWARD_REAL, TOWARD_COVARIANCE) for name in (SENSITIVE, LATE))
@@ -80,6 +92,20 @@ CLAIMS = (
         criterion=Above(CHANCE),
         figure="thresholds_plateaus",
         note="Directions towards a target contain minus the base's deviation from the mean.",
+    ),
+    Claim(
+        id="plateaus_are_flat",
+        title="Around a real activation the output is flatter than a linear model's",
+        source=f"{POST}; this statistic is ours",
+        sentence="From a real activation the output changes less at first than in proportion to the perturbation.",
+        table="perturbation_statistics",
+        statistic="1 minus the median flatness: mean slope of √(2 KL) over the first third of the path, over that of "
+        "the whole path",
+        compute=plateau_by_itself,
+        criterion=Above(0.0),
+        figure="curves_plateaus",
+        note="KL is quadratic at zero even for a linear model, so a flat start of KL alone shows nothing; √(2 KL) of a "
+        "linear model gives 0.",
     ),
     _claim(
         id="plateaus_with_mixtures",

@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 
 LOGITS_PER_LAUNCH = {"cpu": 2**25, "cuda": 2**29}
 """Rows of a launch times vocabulary, at most: 128 MB of float32 logits on a CPU, 2 GB on a GPU."""
+NUMBERS_PER_REDUCTION = {"cpu": 2**18, "cuda": 2**26}
+"""Logits that are turned into KL at once: 2 MB of float64, which a core's cache holds, or 512 MB on a GPU."""
 AGREEMENT_NATS = {"full precision": 1e-7, "reduced precision": 0.02}
 """KL up to which the shared prefix must agree with the full pass when prompts are prepared: log-probabilities equal to
 about 4e-4 in float32, to about 0.2 in half precision or TF32."""
@@ -53,14 +55,14 @@ class Reference:
     """Output of the run that perturbed runs are compared with, one per prompt."""
 
     log_probs: Tensor
-    """(prompt, vocabulary), float32, nats."""
+    """(prompt, vocabulary), float64, nats."""
     late: Tensor
-    """(prompt, d_model), float32: the residual at the read-out hook."""
+    """(prompt, d_model), float64: the residual at the read-out hook, in the engine's gauge."""
 
 
 @dataclass(frozen=True)
 class Readout:
-    """What perturbed runs did, against their prompt's reference; float32 of shape (prompt, row) each."""
+    """What perturbed runs did, against their prompt's reference; float64 of shape (prompt, row) each."""
 
     kl_base_pert_nats: Tensor
     l2_late: Tensor
@@ -150,13 +152,11 @@ class Engine:
 
     def reference(self, prompts: Prompts, bases: Tensor) -> Reference:
         """Run the bases (prompt, d_model) in their prompts: what the perturbed runs are compared with."""
-        vocabulary = self.model.hf.get_output_embeddings().weight.shape[0]
-        log_probs, late = (
-            torch.empty(len(prompts), n, device=self.model.device) for n in (vocabulary, self.model.d_model)
-        )
+        options: dict[str, Any] = {"dtype": torch.float64, "device": self.model.device}
+        log_probs, late = (torch.empty(len(prompts), n, **options) for n in (self.vocabulary, self.model.d_model))
 
         def keep(some: slice, rows: slice, logits: Tensor, read: Tensor) -> None:
-            log_probs[some], late[some] = logits[:, 0].log_softmax(-1), read[:, 0]
+            log_probs[some], late[some] = logits[:, 0].double().log_softmax(-1), read[:, 0]
 
         self._run_all(prompts, bases[:, None], keep)
         return Reference(log_probs, late)
@@ -176,7 +176,8 @@ class Engine:
         Readout
             On the model's device. KL(base || perturbed) over the whole vocabulary; rounding below zero is cut off.
         """
-        kl, l2, cosine = (torch.empty(vectors.shape[:2], device=self.model.device) for _ in range(3))
+        options: dict[str, Any] = {"dtype": torch.float64, "device": self.model.device}
+        kl, l2, cosine = (torch.empty(*vectors.shape[:2], **options) for _ in range(3))
 
         def compare(some: slice, rows: slice, logits: Tensor, late: Tensor) -> None:
             base = reference.late[some, None]
@@ -189,7 +190,7 @@ class Engine:
 
     @torch.no_grad()
     def _run_all(self, prompts: Prompts, vectors: Tensor, use: Callable[[slice, slice, Tensor, Tensor], None]) -> None:
-        """Run vectors (prompt, row, d_model) launch by launch; give place, float32 logits and late residual to `use`.
+        """Run vectors (prompt, row, d_model) launch by launch; give place, logits and late residual to `use`.
 
         A launch takes whole prompts while several fit, else a part of one. Its size is read anew each time, because
         running out of memory halves it.
@@ -200,7 +201,7 @@ class Engine:
             some, rows = slice(first, first + together), slice(row, row + self.rows_per_launch)
             try:
                 logits, late = self._run(prompts.some(some), vectors[some, rows])
-                use(some, rows, logits.float(), late)
+                use(some, rows, logits, late)
             except torch.OutOfMemoryError:
                 self._halve()
                 continue
@@ -226,7 +227,7 @@ class Engine:
             ]
             logits, late = (torch.stack(part) for part in zip(*runs, strict=True))
             self.token_passes += x.shape[1] * prompts.token_ids.numel()
-        return logits, to_gauge(late.float(), self.gauge)
+        return logits, to_gauge(late.double(), self.gauge)
 
     def _run_shared(self, prompts: Prompts, vectors: Tensor) -> tuple[Tensor, Tensor]:
         """Run vectors from the site on; they attend to the prefix of their prompt."""
@@ -268,8 +269,7 @@ class Engine:
         slow, _ = naive(self.model, first.token_ids[0], vectors, self.site, self.read_hook)
         fast, _ = self._run_shared(first, vectors[None])
         self.token_passes += (1 + len(vectors)) * length
-        slow_log_probs, fast_logits = slow.cpu().double().log_softmax(-1), fast[0, :, None].cpu().double()
-        kl = kl_from_logits(slow_log_probs, fast_logits).max().item()
+        kl = kl_from_logits(slow.double().log_softmax(-1), fast[0, :, None]).max().item()
         if not kl <= AGREEMENT_NATS[self._precision()]:
             raise UnsupportedAttentionError(f"it disagrees with the full pass by {kl:.1e} nats")
         self._agreed_lengths.add(length)
@@ -284,21 +284,30 @@ class Engine:
 def kl_from_logits(base_log_probs: Tensor, logits: Tensor) -> Tensor:
     """Return KL(base || perturbed) in nats: sum_v p_v (log p_v - logit_v) + logsumexp(logit).
 
+    Sums over a vocabulary would round a small KL away in float32; in float64, a few rows at a time, they are exact and,
+    since those rows stay in the cache, no slower.
+
     Parameters
     ----------
-    base_log_probs : Tensor of shape (prompt, vocabulary)
-    logits : Tensor of shape (prompt, row, vocabulary)
+    base_log_probs : float64 Tensor of shape (prompt, vocabulary)
+    logits : float Tensor of shape (prompt, row, vocabulary)
         Of the perturbed runs; not normalised.
 
     Returns
     -------
-    Tensor of shape (prompt, row), not below zero
+    float64 Tensor of shape (prompt, row), not below zero
     """
+    budget = NUMBERS_PER_REDUCTION.get(logits.device.type, NUMBERS_PER_REDUCTION["cpu"])
+    together = max(1, budget // logits.shape[-1])
+    prompts = min(together, len(logits))
+    pairs = zip(base_log_probs.split(prompts), logits.split(prompts), strict=True)
+    parts = [torch.cat([_kl(base, z.double()) for z in some.split(together // prompts, 1)], 1) for base, some in pairs]
+    return torch.cat(parts).clamp_min(0)
+
+
+def _kl(base_log_probs: Tensor, logits: Tensor) -> Tensor:
     p = base_log_probs.exp()
-    # Some models' logits are all near -100: subtract a typical one, or rounding would eat the sixth decimal of the KL.
-    z = logits - logits[..., :1]
-    kl = (p * base_log_probs).sum(-1)[:, None] - torch.einsum("pv,prv->pr", p, z) + z.logsumexp(-1)
-    return kl.clamp_min(0)
+    return (p * base_log_probs).sum(-1)[:, None] - torch.einsum("pv,prv->pr", p, logits) + logits.logsumexp(-1)
 
 
 def _tensor(output: Any) -> Tensor:

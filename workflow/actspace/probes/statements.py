@@ -9,8 +9,9 @@ import csv
 import difflib
 import io
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -65,6 +66,19 @@ def generate(sets: Sequence[str], per_set: int, rng: np.random.Generator) -> pd.
     facts = {family: FAMILIES[family](per_set // 2, rng_for(root, family)) for family in families}
     rows = [row for name in sets for fact in facts[SETS[name][0]] for row in _fill(name, fact)]
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def collect(settings: Mapping[str, Any], seed: int) -> pd.DataFrame:
+    """Put the generated sets and the files of one entry of the config together; columns as in `generate`.
+
+    `settings` holds `generated` (names), `per_set`, `files` (paths by name of the set) and `group_column`.
+    """
+    generated, files = settings["generated"], settings["files"]
+    parts = [generate(generated, settings["per_set"], np.random.default_rng(seed))] if generated else []
+    parts += [read_csv(path, name, settings["group_column"]) for name, path in files.items()]
+    if both := sorted(set(generated) & set(files)):
+        raise StudyError(f"statements: the set '{both[0]}' is both generated and a file; rename the file's set")
+    return pd.concat(parts, ignore_index=True)
 
 
 def _fill(name: str, fact: Fact) -> list[tuple[str, int, str, str, str]]:

@@ -100,7 +100,7 @@ def unexplained_variance(tables: Tables) -> Figure:
         draw_against_l0(ax, rows, "fvu_pooled")
         name_sizes(ax, rows)
         ax.set(title=name, ylim=(0, None))
-    axes[0].set_ylabel("fraction of variance unexplained (A)")
+    axes[0].set_ylabel("loss, fraction of variance unexplained (A)")
     family_key(figure, fits)
     return figure
 
@@ -157,23 +157,25 @@ def variance_definitions_caption(tables: Tables) -> str:
 def training_curves(tables: Tables) -> Figure:
     """Draw loss, unexplained variance, L0 and dead latents of each fit over training."""
     table = tables["training_curves"]
-    keys = [key for key in ("capture", "hook", "fit") if key in table and (key == "fit" or table[key].nunique() > 1)]
+    table = table if "data" in table else table.assign(data="real")
+    keys = [key for key in ("capture", "hook") if key in table and table[key].nunique() > 1]
     wanted = {"loss": "loss", "fvu_pooled": "variance unexplained (A)", "l0": "L0", "fraction_dead": "fraction dead"}
     figure, axes = panels(len(wanted), height=2.3, columns=2, sharex=True)
-    runs = [(" ".join(map(str, key)), rows.sort_values("step")) for key, rows in table.groupby(keys, sort=False)]
-    shades = fit_colours([name for name, _ in runs])
+    runs = [(" ".join(map(str, key[1:])), key[0], rows) for key, rows in groups(table, "data", *keys, "fit")]
+    shades = fit_colours(dict.fromkeys(name for name, _, _ in runs))
     for ax, (column, title) in zip(axes, wanted.items(), strict=True):
-        for name, rows in runs:
-            ax.plot(rows["vectors"], rows[column], color=shades[name], linewidth=1.3)
+        for name, data, rows in runs:
+            rows, line = rows.sort_values("step"), DATA_STYLE[data][0]
+            ax.plot(rows["vectors"], rows[column], color=shades[name], linestyle=line, linewidth=1.3)
         ax.set(title=title, xlabel="training vectors")
         ax.ticklabel_format(axis="x", style="sci", scilimits=(-3, 5))
     style.logarithmic(axes[0], "y")
     style.logarithmic(axes[2], "y")
-    figure.legend(
-        handles=[Line2D([], [], color=shades[name], label=name) for name, _ in runs],
-        loc="outside lower center",
-        ncols=2 if max(len(name) for name, _ in runs) > 30 else 3,
-    )
+    handles = [Line2D([], [], color=shade, label=name) for name, shade in shades.items()]
+    for data in [d for d in DATA_STYLE if d in set(table["data"])]:
+        key: dict[str, Any] = {"linestyle": DATA_STYLE[data][0], "label": DATA_LABEL[data]}
+        handles.append(Line2D([], [], color=style.GREY, **key))
+    figure.legend(handles=handles, loc="outside lower center", ncols=2 if max(map(len, shades)) > 30 else 3)
     return figure
 
 
@@ -193,11 +195,14 @@ def fit_colours(names: Iterable[str]) -> dict[str, tuple[float, float, float]]:
 def training_curves_caption(tables: Tables) -> str:
     """Say how many fits were trained, and for how long."""
     table = tables["training_curves"]
-    ends = table.groupby("fit")["vectors"].max()
+    keys = [key for key in ("capture", "hook", "data", "fit") if key in table]
+    ends = table.groupby(keys)["vectors"].max()
+    trained = plural(len(ends), "sparse autoencoder")
+    both = "data" in table and (table["data"] == "gaussian").any()
     return (
-        f"Training of {plural(len(ends), 'sparse autoencoder')} on {counted(ends.unique())} vectors each: loss, "
-        f"fraction "
-        "of variance unexplained (definition A), active latents per vector, and fraction of latents that are dead."
+        f"Training of {trained} on {counted(ends.unique())} vectors each: loss, fraction of variance unexplained "
+        "(definition A), active latents per vector, and fraction of latents that are dead."
+        + (" Solid: real activations; dashed: Gaussian data with their mean and covariance." if both else "")
     )
 
 

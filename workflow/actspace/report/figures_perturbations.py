@@ -30,6 +30,7 @@ READOUT_LABELS = {
     "sqrt_2kl": "√(2 KL)",
     "l2_late": "L2 at a late layer",
 }
+NULL_DASH = (0, (1, 2))
 PATH_LABELS = {"sphere": "angle from the base (degrees)", "straight": "distance from the base / its norm"}
 PATH_TITLES = {"sphere": "on the sphere", "straight": "straight"}
 
@@ -95,13 +96,26 @@ def curves(tables: Tables, experiment: str) -> Figure:
         for column, path in enumerate(paths):
             ax = axes[row * len(paths) + column]
             _draw_curves(ax, table[table["path"] == path], readout)
-            _draw_medians(ax, summary[(summary["path"] == path) & (summary["readout"] == readout)], table)
+            medians = summary[summary["path"] == path]
+            if readout == "sqrt_2kl":
+                _draw_null(ax, medians[medians["readout"] == "local_linear"], table)
+            _draw_medians(ax, medians[medians["readout"] == readout], table)
+            ax.set_ylim(0, 1.04 * float(table[readout].max()))
             ax.set(ylabel=title if column == 0 else "", xlabel=PATH_LABELS[path] if row == 2 else "")
             ticks_of_path(ax, path, float(table.loc[table["path"] == path, "travel"].max()))
             if row == 0:
                 ax.set_title(PATH_TITLES[path])
-    family_key(figure, table)
+    null = Line2D([], [], color=style.GREY, linewidth=0.9, linestyle=NULL_DASH, label="linear continuation of √(2 KL)")
+    family_key(figure, table, extra=[null])
     return figure
+
+
+def _draw_null(ax: Axes, summary: pd.DataFrame, table: pd.DataFrame) -> None:
+    for base, direction, rows in families(summary):
+        for _, line in groups(rows, "site"):
+            line = line.sort_values("travel")
+            colour = look(table, base, direction)["color"]
+            ax.plot(line["travel"], line["median"], color=colour, linewidth=0.9, linestyle=NULL_DASH)
 
 
 def _draw_curves(ax: Axes, table: pd.DataFrame, readout: str) -> None:
@@ -134,12 +148,13 @@ def _draw_medians(ax: Axes, summary: pd.DataFrame, table: pd.DataFrame, band: bo
 def curves_caption(tables: Tables, experiment: str) -> str:
     """Say which experiment, at which site, with how many prompts and directions."""
     table = of_experiment(tables["perturbation_curves"], experiment)
+    late = ", ".join(sorted(set(table["read_hook"]))) if "read_hook" in table else "the late read-out"
     return (
         f"{_setting(table)} Thin lines are single curves, one per prompt and family; thick lines the median of all "
-        f"curves at each step. Top: KL "
-        "divergence of the next-token distribution from the undisturbed one; middle: its square root scaled, in which "
-        "even a linear model rises in a straight line; bottom: L2 distance at "
-        f"{', '.join(sorted(set(table['read_hook']))) if 'read_hook' in table else 'the late read-out'}."
+        "curves at each step. Top: KL divergence of the next-token distribution from the undisturbed one. Middle: √(2 "
+        "KL), in which even a linear model rises at once; dotted is the median of each curve's continuation in "
+        "proportion to the distance from its first step on, above which a plateau's end rises. Bottom: L2 distance at "
+        f"{late}."
     )
 
 
@@ -199,21 +214,20 @@ def counted_thresholds(table: pd.DataFrame) -> str:
 def thresholds_caption(tables: Tables, experiment: str) -> str:
     """Say what was crossed, how often it was not, and how far each family's directions contain the base."""
     table = of_experiment(tables["perturbation_thresholds"], experiment)
-    never = crossing_ecdf(table).drop_duplicates(["site", "base", "direction", "path"])
-    censored = "; ".join(
-        f"{style.label(r.base)} base, {style.label(r.direction)}, {PATH_TITLES[r.path]}: {r.fraction_never:.0%}"
-        for r in records(never)
-    )
-    cosines = "; ".join(
-        f"{style.label(r.base)} base, {style.label(r.direction)}: {r.mean_cosine:.2f}"
-        for r in records(deviation_cosines(table))
-    )
+    ecdf, paths = crossing_ecdf(table), paths_of(table)
+    never = []
+    for base, direction, rows in families(ecdf):
+        shares = [f"{rows.loc[rows['path'] == path, 'fraction_never'].mean():.0%}" for path in paths]
+        never.append(f"{look(table, base, direction)['label']} {' and '.join(shares)}")
+    cosines = [
+        f"{look(table, row.base, row.direction)['label']} {row.mean_cosine:.2f}"
+        for row in records(deviation_cosines(table))
+    ]
     return (
         f"{_setting(table)} Cumulative fraction of curves whose KL divergence has crossed {counted_thresholds(table)} "
-        f"nats. "
-        f"Curves that never cross count as beyond the path's end (bars on grey, from the fraction that crossed up to "
-        f"1). Never crossed: {censored}. Mean cosine of the "
-        f"directions with minus the base's deviation from the mean: {cosines}."
+        "nats. Curves that never cross count as beyond the path's end (bars on grey, from the fraction that crossed up "
+        f"to 1). Never crossed ({' and '.join(PATH_TITLES[path] for path in paths)}): {'; '.join(never)}. Mean cosine "
+        f"of the directions with minus the base's deviation from the mean: {'; '.join(cosines)}."
     )
 
 
@@ -259,23 +273,32 @@ def comparisons(tables: Tables) -> Figure:
     """Draw every AUROC between two families with its interval, the two paths below each other."""
     table = tables["perturbation_comparisons"]
     pairs = list(groups(table[table["statistic"] == "auroc"], "experiment", "site", "a", "b"))
-    figure, (ax,) = panels(1, height=0.6 + 0.62 * len(pairs))
-    for height, ((experiment, site, a, b), rows) in enumerate(pairs):
-        names = (f"{experiment} at {site}", f"{_family_name(a)}  before  {_family_name(b)}")
-        for line, (name, shade) in enumerate(zip(names, (style.GREY, style.BLACK), strict=True)):
-            ax.text(0, height - 0.36 + 0.22 * line, name, fontsize=7.8, va="center", color=shade, in_layout=False)
+    headings = len({key[:2] for key, _ in pairs})
+    figure, (ax,) = panels(1, height=0.6 + 0.46 * len(pairs) + 0.3 * headings)
+    height, heading = 0.0, None
+    for (experiment, site, a, b), rows in pairs:
+        if (experiment, site) != heading:
+            heading = (experiment, site)
+            ax.axhspan(height, height + 0.6, color="#F1F1F1", linewidth=0, zorder=0)
+            _write(ax, height + 0.3, f"{style.label(experiment)}, {site}")
+            height += 0.6
+        _write(ax, height + 0.25, f"{_family_name(a)}  before  {_family_name(b)}")
         for row in records(rows):
-            at = height + (0.12 if row.path == "sphere" else 0.32)
+            at = height + (0.58 if row.path == "sphere" else 0.82)
             face = style.BLUE if row.path == "sphere" else "white"
             ax.plot([row.low, row.high], [at, at], color=style.BLUE, linewidth=1.4)
-            ax.plot([row.value], [at], color=style.BLUE, marker="o", markerfacecolor=face, markersize=5)
-        ax.axhline(height + 0.5, color="#E3E3E3", linewidth=0.6)
-    ax.axvline(0.5, color=style.GREY, linewidth=0.9, linestyle=":")
+            ax.plot([row.value], [at], color=style.BLUE, marker="o", markerfacecolor=face, markersize=4.5)
+        height += 1.05
+    ax.axvline(0.5, color=style.GREY, linewidth=0.9, linestyle=":", zorder=0)
     ax.grid(axis="y", visible=False)
     ax.set_yticks([])
-    ax.set(ylim=(len(pairs) - 0.5, -0.5), xlim=(-0.02, 1.02))
+    ax.set(ylim=(height, 0), xlim=(-0.02, 1.02))
     ax.set_xlabel("AUROC: probability that the first crosses the threshold before the second")
     return figure
+
+
+def _write(ax: Axes, height: float, text: str) -> None:
+    ax.text(0, height, text, fontsize=7.8, va="center", in_layout=False)
 
 
 def _family_name(family: str) -> str:

@@ -14,7 +14,8 @@ from actspace.report.spec import Tables, counted, panels, plural
 from actspace.report.summaries import groups, records
 
 SECTION = "Truth directions"
-KNOWN_DIRECTIONS = ("theta", "sigma_inv_theta", "diag_inv_theta")
+KNOWN_DIRECTIONS = ("theta", "sigma_inv_theta", "diag_inv_theta", "nuisance")
+POOLED = "all"  # the training set that holds every statement set
 LABEL_COLOURS = {1: style.ORANGE, 0: style.BLUE}
 LABEL_MARKERS = {1: "o", 0: "x"}
 LABEL_NAMES = {1: "true", 0: "false"}
@@ -29,20 +30,21 @@ def toy_truth(tables: Tables) -> Figure:
         key: dict[str, Any] = {"color": LABEL_COLOURS[int(label)], "marker": LABEL_MARKERS[int(label)], "alpha": 0.35}
         ax.scatter(rows["x"], rows["y"], s=9, linewidths=0.8, rasterized=True, **key)
     reach = float(points[["x", "y"]].abs().to_numpy().max())
-    for row in records(directions):
-        _draw_direction(ax, str(row.name), row.x, row.y, reach)
+    for place, row in enumerate(records(directions)):
+        # Lengths shrink along the list, so that of two arrows in one direction both are seen.
+        _draw_direction(ax, str(row.name), row.x, row.y, reach * (0.75 - 0.4 * place / len(directions)))
     ax.set(aspect="equal", xlabel="first coordinate", ylabel="second coordinate")
     figure.legend(handles=_toy_key(directions), loc="outside lower center", ncols=3)
     return figure
 
 
-def _draw_direction(ax: Axes, name: str, x: float, y: float, reach: float) -> None:
+def _draw_direction(ax: Axes, name: str, x: float, y: float, shown: float) -> None:
     """Draw a known direction as a line through everything and a found one as an arrow, so that both are seen."""
     colour, length = style.colour(name), (x**2 + y**2) ** 0.5
     if name in KNOWN_DIRECTIONS:
         ax.axline((0, 0), (x, y), color=colour, linestyle=style.DASHES.get(name, "-"), linewidth=1.4)
         return
-    tip = (0.6 * reach * x / length, 0.6 * reach * y / length)
+    tip = (shown * x / length, shown * y / length)
     arrow = {"color": colour, "arrowstyle": "-|>", "linewidth": 2.4, "shrinkA": 0, "shrinkB": 0, "mutation_scale": 15}
     ax.annotate("", tip, (0, 0), arrowprops=arrow)
 
@@ -72,7 +74,7 @@ def toy_caption(tables: Tables) -> str:
         f"with a "
         "nuisance direction that is uncorrelated with truth but not orthogonal to it. Thin lines are the known "
         "directions, "
-        "arrows those that the probes found, drawn with one length."
+        "arrows those that the probes found; their lengths mean nothing."
     )
     scores = tables.get("toy_truth")
     if scores is None or scores.empty:
@@ -86,20 +88,36 @@ def layer_profile(tables: Tables) -> Figure:
     table = tables["probe_summary"]
     table = table[table["metric"] == "accuracy"]
     pairs = list(groups(table, "train_set", "test_set"))
-    figure, axes = panels(len(pairs), height=2.6, columns=3 if len(pairs) > 2 else 2, sharex=True, sharey=True)
+    columns = columns_for(len(pairs), table["test_set"].nunique())
+    figure, axes = panels(len(pairs), height=1.9 if columns == 4 else 2.6, columns=columns, sharex=True, sharey=True)
     for ax, ((train, test), rows) in zip(axes, pairs, strict=True):
         for probe, line in groups(rows, "probe"):
             draw_over_layers(ax, line, str(probe))
         surface = rows[(rows["layer"] == 0) & (rows["probe"] == "logistic_regression")]
         for value in surface["value"]:
             ax.axhline(value, color=style.BLACK, linewidth=0.9, linestyle=(0, (1, 2)))
-        ax.set(title=f"{train}" if train == test else f"{train} → {test}", xlabel="layer (0: embedding)")
-    for ax in axes[:: 3 if len(pairs) > 2 else 2]:
-        ax.set_ylabel("accuracy")
+        ax.set_title(str(train) if train == test else f"{train} → {test}", fontsize=7.3 if columns == 4 else 9)
+    name_outer_axes(axes, columns, "layer (0: embedding)", "accuracy")
     surface_key = Line2D([], [], color=style.BLACK, linewidth=0.9, linestyle=(0, (1, 2)), label="LR at layer 0")
     handles = [_line(str(probe)) for probe in table["probe"].unique()]
     figure.legend(handles=[*handles, surface_key], loc="outside lower center", ncols=3)
     return figure
+
+
+def columns_for(n_panels: int, n_per_row: int) -> int:
+    """Choose the columns of a grid: one per test set where four fit, and else as many as stay readable."""
+    if n_panels == n_per_row or n_per_row > 4 or n_panels % n_per_row:
+        return 3 if n_panels > 2 else 2
+    return n_per_row
+
+
+def name_outer_axes(axes: list[Axes], columns: int, xlabel: str, ylabel: str) -> None:
+    """Label the axes at the left and at the bottom; the panels between share them."""
+    for place, ax in enumerate(axes):
+        if place % columns == 0:
+            ax.set_ylabel(ylabel)
+        if place + columns >= len(axes):
+            ax.set_xlabel(xlabel)
 
 
 def draw_over_layers(ax: Axes, rows: pd.DataFrame, name: str, label: str | None = None) -> None:
@@ -124,17 +142,23 @@ def layer_caption(tables: Tables) -> str:
 
 
 def probe_angles(tables: Tables) -> Figure:
-    """Draw the cosine between each pair of probes over layers."""
+    """Draw the cosine between each pair of probes over layers; single training sets are paler than all of them."""
     table = tables["probe_angles"]
+    table = table if "train_set" in table else table.assign(train_set=POOLED)
     pairs = list(groups(table, "probe_a", "probe_b"))
-    figure, axes = panels(len(pairs), height=2.4, columns=3 if len(pairs) > 2 else 2, sharex=True, sharey=True)
+    columns = 3 if len(pairs) > 2 else 2
+    figure, axes = panels(len(pairs), height=2.4, columns=columns, sharex=True, sharey=True)
     for ax, ((a, b), rows) in zip(axes, pairs, strict=True):
-        draw_over_layers(ax, rows, str(b))
+        for train_set, line in groups(rows, "train_set"):
+            if train_set == POOLED:
+                draw_over_layers(ax, line, str(b))
+            else:
+                line = line.sort_values("layer")
+                ax.plot(line["layer"], line["value"], color=style.colour(str(b)), alpha=0.35, linewidth=0.9)
         ax.axhline(0, color=style.GREY, linewidth=0.8, linestyle=":")
         ax.set_title(f"{style.label(str(a))}\nand {style.label(str(b))}", fontsize=8.5)
-        ax.set(xlabel="layer (0: embedding)", ylim=(-1.02, 1.02))
-    for ax in axes[:: 3 if len(pairs) > 2 else 2]:
-        ax.set_ylabel("cosine")
+        ax.set(ylim=(-1.02, 1.02))
+    name_outer_axes(axes, columns, "layer (0: embedding)", "cosine")
     return figure
 
 
@@ -142,10 +166,12 @@ def angles_caption(tables: Tables) -> str:
     """Say how many probes are compared at how many layers."""
     table = tables["probe_angles"]
     probes = set(table["probe_a"]) | set(table["probe_b"])
+    single = table["train_set"].nunique() - 1 if "train_set" in table else 0
+    sets = f"; pale lines are {plural(single, 'single training set')}, the strong one all of them" if single > 0 else ""
     layers = table["layer"].nunique()
     return (
         f"Cosine between the directions of {plural(len(probes), 'probe')} at {plural(layers, 'layer')}, "
-        "with 95% intervals over splits. One is the same direction, zero (dotted) none in common."
+        f"with 95% intervals over splits{sets}. One is the same direction, zero (dotted) none in common."
     )
 
 

@@ -8,9 +8,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from actspace.errors import StudyError
+from actspace.perturbations.statistics import local_linear
+
 FIT_KEYS = ["capture", "hook", "data", "fit"]
 FAMILY_KEYS = ["experiment", "site", "weights", "base", "direction", "path"]
-READOUTS = ("kl_base_pert_nats", "sqrt_2kl", "l2_late")
+READOUTS = ("kl_base_pert_nats", "sqrt_2kl", "l2_late", "local_linear")
 PATH_UNITS = {"sphere": "angle_deg", "straight": "relative_distance"}
 
 
@@ -38,11 +41,14 @@ def per_fit(metrics: pd.DataFrame) -> pd.DataFrame:
 
     Raises
     ------
-    ValueError
+    StudyError
         If a fit has the same metric twice.
     """
-    described = [*FIT_KEYS, "family", "n_latents", "k", "seed"]
-    fits = metrics.drop_duplicates(FIT_KEYS)[described].set_index(FIT_KEYS)
+    twice = metrics[metrics.duplicated([*FIT_KEYS, "metric"])]
+    if len(twice):
+        named = ", ".join(str(twice.iloc[0][key]) for key in FIT_KEYS)
+        raise StudyError(f"dictionary metrics: {named} stands twice; fit it in one dictionary study alone")
+    fits = metrics.groupby(FIT_KEYS, sort=False)[["family", "n_latents", "k", "seed"]].first()
     counts = metrics.groupby(FIT_KEYS, sort=False)[["n_rows", "n_documents"]].max()
     columns = [
         metrics.pivot(index=FIT_KEYS, columns="metric", values=end).add_suffix(suffix)
@@ -52,13 +58,19 @@ def per_fit(metrics: pd.DataFrame) -> pd.DataFrame:
 
 
 def with_readouts(curves: pd.DataFrame) -> pd.DataFrame:
-    """Add `sqrt_2kl`, which is linear where the KL divergence is quadratic, and `travel` in the unit of the path.
+    """Add the read-outs that follow from others.
 
     Rounding can leave a KL of minus 1e-9 at the base; it counts as zero.
+
+    Returns
+    -------
+    DataFrame with `travel` (degrees on the sphere, multiples of the base's norm on the straight path), `sqrt_2kl`,
+    which is linear where the KL divergence is quadratic, and `local_linear`, its continuation from the first step
     """
+    curves = curves.assign(kl_base_pert_nats=curves["kl_base_pert_nats"].clip(lower=0))
     travel = curves["angle_deg"].where(curves["path"] == "sphere", curves["relative_distance"])
-    sqrt_2kl = np.sqrt(2 * curves["kl_base_pert_nats"].clip(lower=0))
-    return curves.assign(travel=travel, sqrt_2kl=sqrt_2kl)
+    sqrt_2kl = np.sqrt(2 * curves["kl_base_pert_nats"])
+    return curves.assign(travel=travel, sqrt_2kl=sqrt_2kl, local_linear=local_linear(curves))
 
 
 def curve_summary(curves: pd.DataFrame) -> pd.DataFrame:

@@ -1,0 +1,102 @@
+"""The page of one study, from its config, tables, figures and receipts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from actspace.manifest import Receipts, token_passes
+from actspace.report import page
+from actspace.report.figures import available_figures
+
+PREVIEW_ROWS = 30
+TITLES = {
+    "dictionary_metrics": "Metrics of every dictionary",
+    "training_curves": "Training curves",
+    "toy_truth": "Toy of truth",
+    "probe_summary": "Probe scores over splits",
+    "probe_scores": "Probe scores of every split",
+    "probe_angles": "Angles between probes",
+    "perturbation_statistics": "Statistics of every arm",
+    "perturbation_comparisons": "Comparisons of arms",
+    "perturbation_thresholds": "Threshold crossings",
+    "claims": "Claims",
+}
+
+
+def render(
+    study: Mapping[str, Any], tables: Mapping[str, pd.DataFrame], figures: Sequence[str], receipts: Receipts, date: str
+) -> str:
+    """Render the report.
+
+    Parameters
+    ----------
+    study : the resolved config
+    tables : tables by name; `claims` and `untested_claims` among them
+    figures : paths of the SVG files, named by figure
+    receipts : receipts of the study's artifacts, by path
+    date : shown at the top
+    """
+    drawn = {Path(path).stem: Path(path).read_text(encoding="utf-8") for path in figures}
+    specs = {name: spec for name, spec in available_figures(tables).items() if name in drawn}
+    return page.render(
+        title=study["title"] or study["study"],
+        model=_model(receipts),
+        corpus=_corpus(study, receipts),
+        date=date,
+        study=study,
+        claims=tables["claims"],
+        untested=tables["untested_claims"],
+        figures=[
+            page.PageFigure(name, spec.section, spec.title, drawn[name], spec.caption(tables))
+            for name, spec in specs.items()
+        ],
+        tables=[
+            page.PageTable(title, f"tables/{name}.csv", tables[name].head(PREVIEW_ROWS))
+            for name, title in TITLES.items()
+            if name in tables
+        ],
+        provenance=_provenance(tables, receipts),
+    )
+
+
+def _model(receipts: Receipts) -> str:
+    """Name the model by its source and what pins it."""
+    source = _receipt(receipts, "model.json")["cfg"]["source"]
+    name = {"hub": "repo", "folder": "path", "gguf": "path", "package": "member"}[source["kind"]]
+    pin = source.get("revision") or source.get("sha256", "")
+    return f"{Path(source[name]).name if source['kind'] == 'package' else source[name]} ({source['kind']}{', ' + pin[:12] if pin else ''})"
+
+
+def _corpus(study: Mapping[str, Any], receipts: Receipts) -> str:
+    """Name the sources of text, and say how much of it was used."""
+    if not study["corpus"]:
+        return "statements only"
+    names = [Path(s.get("member") or s.get("path") or s["repo"]).name for s in study["corpus"]["sources"]]
+    sets = {record["rule"]: record["extra"] for record in receipts.values() if record["rule"].startswith("tokens_")}
+    counts = [
+        f"{rule.removeprefix('tokens_')}: {extra['tokens']:,} tokens of {extra['documents_used']:,} documents"
+        for rule, extra in sorted(sets.items())
+    ]
+    return f"{' + '.join(names)} ({'; '.join(counts)})"
+
+
+def _provenance(tables: Mapping[str, pd.DataFrame], receipts: Receipts) -> dict[str, Any]:
+    """Collect what made the results: software, devices, cost, self-checks, hashes of the weights."""
+    devices = sorted({record["extra"]["device"] for record in receipts.values() if "device" in record["extra"]})
+    checks = tables["selfcheck"]
+    return {
+        "software": dict(sorted(_receipt(receipts, "model.json")["versions"].items())),
+        "devices": ", ".join(devices),
+        "full-depth token passes": f"{token_passes(receipts.values()):,.0f}",
+        "files": f"{len(receipts)}, each with its sha256 in manifest.json",
+        "model description (sha256)": _receipt(receipts, "model.json")["sha256"],
+        "self-checks": f"{len(checks)} passed; largest relative deviation {checks['relative_deviation'].max():.1e}, allowed {checks['tolerance'].max():.0e}",
+    }
+
+
+def _receipt(receipts: Receipts, name: str) -> dict[str, Any]:
+    return next(record for path, record in receipts.items() if Path(path).name == name)
