@@ -24,7 +24,7 @@ from transformers import (
 )
 
 ARCHITECTURES = ("gpt2", "gpt_neox", "llama")
-"""LayerNorm and learned positions; LayerNorm, partial rotary positions and parallel blocks; RMSNorm and grouped-query attention."""
+"""LayerNorm and learned positions; LayerNorm, partial rotary positions, parallel blocks; RMSNorm, grouped queries."""
 VOCABULARY, D_MODEL, N_LAYERS, CONTEXT = 300, 32, 2, 64
 SPECIAL = "<|endoftext|>"
 TEXT = "The cat sat on the mat, and the city of Paris is in France; 0123456789 elements have symbols.\n"
@@ -44,7 +44,7 @@ MAKERS: dict[str, Callable[..., PreTrainedModel]] = {
 
 
 def make(architecture: str, folder: Path, vocabulary_text: str = TEXT, **sizes: Any) -> Path:
-    """Write a checkpoint as a Hugging Face folder with safetensors and return the folder; equal calls write equal bytes.
+    """Write a checkpoint as a Hugging Face folder with safetensors and return the folder; equal calls, equal bytes.
 
     `vocabulary_text` is what the tokenizer learns its merges from; `sizes` are those of `network`.
     """
@@ -53,8 +53,10 @@ def make(architecture: str, folder: Path, vocabulary_text: str = TEXT, **sizes: 
     return folder
 
 
-def network(architecture: str, n_layers: int = N_LAYERS, vocabulary: int = VOCABULARY, seed: int = 0) -> PreTrainedModel:
-    """Make the model of a checkpoint; the same weights each time. Besides `ARCHITECTURES`, mistral and gemma2 are known."""
+def network(
+    architecture: str, n_layers: int = N_LAYERS, vocabulary: int = VOCABULARY, seed: int = 0
+) -> PreTrainedModel:
+    """Make the model of a checkpoint, the same weights each time; mistral and gemma2 are known beside `ARCHITECTURES`."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         hf = MAKERS[architecture](num_hidden_layers=n_layers, vocab_size=vocabulary, initializer_range=0.2, **IDS)
@@ -65,7 +67,7 @@ def network(architecture: str, n_layers: int = N_LAYERS, vocabulary: int = VOCAB
 
 
 def tokenizer(vocabulary_text: str = TEXT) -> PreTrainedTokenizerFast:
-    """Train a tokenizer like GPT-2's, with at most `VOCABULARY` tokens; like Llama's it puts the token 0 in front when asked for."""
+    """Train a tokenizer like GPT-2's, of at most `VOCABULARY` tokens; like Llama's it puts BOS (0) in front."""
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()

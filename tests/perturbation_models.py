@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from actspace.models import LanguageModel, wrap
 from transformers import (
     Gemma2Config,
     Gemma2ForCausalLM,
@@ -16,6 +15,8 @@ from transformers import (
     MistralConfig,
     MistralForCausalLM,
 )
+
+from actspace.models import LanguageModel, wrap
 
 VOCABULARY, D_MODEL, N_LAYERS = 53, 32, 3
 COMMON = {"vocab_size": VOCABULARY, "initializer_range": 0.2, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}

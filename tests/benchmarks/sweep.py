@@ -1,7 +1,7 @@
 """Rate of perturbed last positions: shared prefix, full passes with hooks, and a prefix that is copied for every row.
 
-The model has the shape of SmolLM2-135M and random weights. Each way takes the same vectors in the same prompts to the same
-KL divergences; the last line is one JSON object."""
+The model has the shape of SmolLM2-135M and random weights. Each way goes from vectors to KL divergences; they take
+turns, so that a busy machine slows all of them. The last line is one JSON object."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def model_of(device: str) -> LanguageModel:
 
 @torch.no_grad()
 def copied_prefix(model: LanguageModel, token_ids: Tensor, vectors: Tensor) -> Tensor:
-    """Run vectors (row, d_model) in one prompt (token,) with the usual cache, one copy a row: logits (row, vocabulary)."""
+    """Run vectors (row, d_model) in one prompt (token,) on a cache with one copy a row: logits (row, vocabulary)."""
     rows = len(vectors)
     cache = DynamicCache(config=model.hf.config)
     model.hf.base_model(input_ids=token_ids[None, :-1], past_key_values=cache, use_cache=True)
@@ -53,42 +53,50 @@ def copied_prefix(model: LanguageModel, token_ids: Tensor, vectors: Tensor) -> T
         return model.hf(input_ids=last, past_key_values=cache, use_cache=True).logits[:, -1]
 
 
-def seconds(work: Callable[[], object], device: str, repeats: int) -> float:
-    """Return the shortest of some runs, after one that does not count."""
-    times = []
+def seconds(ways: dict[str, Callable[[], object]], device: str, repeats: int) -> dict[str, float]:
+    """Return the shortest run of each way, after one that does not count."""
+    times: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(repeats + 1):
-        start = time.perf_counter()
-        work()
-        if device == "cuda":
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - start)
-    return min(times[1:])
+        for name, work in ways.items():
+            start = time.perf_counter()
+            work()
+            if device == "cuda":
+                torch.cuda.synchronize()
+            times[name].append(time.perf_counter() - start)
+    return {name: min(found[1:]) for name, found in times.items()}
 
 
 def main(device: str, quick: bool) -> dict[str, object]:
     """Time the three ways, and compare their log-probabilities."""
-    prompts, rows = (64, 610) if device == "cuda" else (2, 610)
-    slow_rows, slow_prompts, repeats = (128, 1, 1) if quick else (rows, 2, 3)
+    prompts, rows, naive_rows, repeats = (
+        (64 if device == "cuda" else 2),
+        610,
+        (64 if quick else 610),
+        (2 if quick else 5),
+    )
     model = model_of(device)
     generator = torch.Generator().manual_seed(1)
     token_ids = torch.randint(model.hf.config.vocab_size, (prompts, TOKENS), generator=generator).to(device)
     vectors = torch.randn(prompts, rows, model.d_model, generator=generator).to(device)
-    slow = vectors[:slow_prompts, :slow_rows]
-
-    def sweep(engine: Engine, ids: Tensor, x: Tensor) -> Tensor:
-        prepared = engine.prepare(ids)
-        return engine.measure(prepared, engine.reference(prepared, x[:, 0]), x).kl_base_pert_nats
-
-    def copied() -> list[Tensor]:
-        log_probs = [copied_prefix(model, ids, x[:1]).double().log_softmax(-1) for ids, x in zip(token_ids, slow)]
-        logits = [copied_prefix(model, ids, x) for ids, x in zip(token_ids, slow)]
-        return [kl_from_logits(base, some[None]) for base, some in zip(log_probs, logits, strict=True)]
-
     shared, full = Engine(model, SITE), Engine(model, SITE, shared=False, rows_per_launch=128)
-    n_fast, n_slow = prompts * rows, slow_prompts * slow_rows
-    rate = n_fast / seconds(lambda: sweep(shared, token_ids, vectors), device, repeats)
-    naive_rate = n_slow / seconds(lambda: sweep(full, token_ids[:slow_prompts], slow), device, repeats)
-    copied_rate = n_slow / seconds(copied, device, repeats)
+
+    def sweep(engine: Engine, ids: Tensor, x: Tensor) -> None:
+        prepared = engine.prepare(ids)
+        engine.measure(prepared, engine.reference(prepared, x[:, 0]), x)
+
+    def copied() -> None:
+        for ids, x in zip(token_ids[:2], vectors[:2], strict=True):
+            base = copied_prefix(model, ids, x[:1]).double().log_softmax(-1)
+            kl_from_logits(base, copied_prefix(model, ids, x)[None])
+
+    ways = {
+        "shared": lambda: sweep(shared, token_ids, vectors),
+        "naive": lambda: sweep(full, token_ids[:1], vectors[:1, :naive_rows]),
+        "copied": copied,
+    }
+    taken = seconds(ways, device, repeats)
+    work = {"shared": prompts * rows, "naive": naive_rows, "copied": 2 * rows}
+    rates = {name: work[name] / taken[name] for name in ways}
     few = vectors[:1, :16]
     fast_logits, _ = shared._run(shared.prepare(token_ids[:1]), few)
     slow_logits, _ = naive(model, token_ids[0], few[0], SITE, shared.read_hook)
@@ -96,8 +104,15 @@ def main(device: str, quick: bool) -> dict[str, object]:
     return {
         "benchmark": "sweep",
         "device": device,
-        "ratios": {"over_naive": rate / naive_rate, "over_copied_prefix": rate / copied_rate},
-        "rates": {"forwards_per_s": rate, "naive_per_s": naive_rate, "copied_prefix_per_s": copied_rate},
+        "ratios": {
+            "over_naive": rates["shared"] / rates["naive"],
+            "over_copied_prefix": rates["shared"] / rates["copied"],
+        },
+        "rates": {
+            "forwards_per_s": rates["shared"],
+            "naive_per_s": rates["naive"],
+            "copied_prefix_per_s": rates["copied"],
+        },
         "exactness": {"max_abs_logprob_difference": difference, "shared": shared.shared},
     }
 

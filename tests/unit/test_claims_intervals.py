@@ -1,6 +1,7 @@
 import math
 
 import pytest
+
 from actspace.claims.intervals import Above, Estimate, Within, complement, difference, distance, everywhere, judge
 
 

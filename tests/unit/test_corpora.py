@@ -9,11 +9,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from actspace import corpora
 from actspace.errors import StudyError
 from hub_server import PARQUET_BRANCH, HubServer, use_hub
-from hypothesis import given
-from hypothesis import strategies as st
 
 WIKI = """<doc id="7" url="https://example.org/wiki?curid=7" title="Salt &amp; pepper">
 Salt &amp; pepper

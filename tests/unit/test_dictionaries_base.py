@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
+
 from actspace.dictionaries import base
 from actspace.errors import StudyError
-from safetensors.torch import save_file
 
 D_MODEL, LATENTS = 6, 20
 PACKAGE = Path(base.__file__).parents[2]

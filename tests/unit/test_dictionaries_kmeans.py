@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from actspace.dictionaries import kmeans, metrics
-from actspace.errors import StudyError
 from numpy.random import MT19937, RandomState, SeedSequence
 from sklearn import cluster
+
+from actspace.dictionaries import kmeans, metrics
+from actspace.errors import StudyError
 
 
 def blobs(n_rows=400, n_blobs=6, d_model=8, seed=0):

@@ -5,6 +5,7 @@ import logging
 import numpy as np
 import pytest
 import torch
+
 from actspace.dictionaries import metrics
 from actspace.dictionaries.base import PCA, KMeans, TopK
 from actspace.errors import StudyError

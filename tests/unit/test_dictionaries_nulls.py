@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from actspace.dictionaries import nulls
 from actspace.errors import StudyError
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+
 from actspace.dictionaries import metrics, pca
 from actspace.errors import StudyError
 

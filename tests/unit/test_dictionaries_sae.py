@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from torch.nn import functional
+
 from actspace.dictionaries.base import L1, TopK
 from actspace.dictionaries.sae import architectures, train
 from actspace.errors import StudyError
-from torch.nn import functional
 
 D_MODEL, DIRECTIONS = 24, 48
 VARIANCE = 20.0

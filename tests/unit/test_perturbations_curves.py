@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+
 from actspace.errors import StudyError
 from actspace.perturbations import experiment
 from actspace.perturbations.curves import Sweep

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+
 from actspace.errors import StudyError
 from actspace.perturbations.bases import base_activations, fit_gaussian
 from actspace.perturbations.directions import (

@@ -3,6 +3,8 @@ import math
 
 import pytest
 import torch
+from torch.nn.functional import kl_div
+
 from actspace.errors import StudyError
 from actspace.models import to_gauge
 from actspace.perturbations import engine as engine_module
@@ -10,7 +12,6 @@ from actspace.perturbations.engine import Engine, kl_from_logits
 from actspace.perturbations.naive import naive
 from actspace.perturbations.paths import PATHS
 from perturbation_models import D_MODEL, N_LAYERS, gaussian, tiny_model, token_ids
-from torch.nn.functional import kl_div
 
 FAMILIES = ["gpt2", "gpt_neox", "llama"]
 MODELS = {family: tiny_model(family) for family in FAMILIES}

@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+
 from actspace.errors import StudyError
 from actspace.perturbations.paths import PATHS, sphere_path, straight_path
 from perturbation_models import gaussian

@@ -1,6 +1,8 @@
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.metrics import roc_auc_score
+
 from actspace.errors import StudyError
 from actspace.perturbations.statistics import (
     auroc,
@@ -16,7 +18,6 @@ from actspace.perturbations.statistics import (
     resample,
     summarise,
 )
-from sklearn.metrics import roc_auc_score
 
 INF = np.inf
 RNG = np.random.default_rng(0)

@@ -3,10 +3,11 @@
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.metrics import roc_auc_score
+
 from actspace.errors import StudyError
 from actspace.probes import evaluation
 from actspace.probes.evaluation import evaluate, summarise
-from sklearn.metrics import roc_auc_score
 
 PROBES = ["logistic_regression", "mass_mean", "mass_mean_covariance", "shuffled_labels"]
 CFG = {"probes": PROBES, "splits": 4, "test_fraction": 0.3, "C": 1.0}

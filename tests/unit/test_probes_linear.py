@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
-from actspace.errors import StudyError
-from actspace.probes import linear
-from actspace.probes.linear import Frame, LinearProbe
 from sklearn.covariance import ledoit_wolf
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression
+
+from actspace.errors import StudyError
+from actspace.probes import linear
+from actspace.probes.linear import Frame, LinearProbe
 
 
 def labelled(n, d, seed=0, imbalance=0.5):

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import periodictable
 import pytest
+
 from actspace.errors import StudyError
 from actspace.probes import facts
 from actspace.probes.facts import City, known_cities, number_word

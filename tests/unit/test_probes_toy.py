@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from actspace.errors import StudyError
 from actspace.probes import toy
 

@@ -6,13 +6,14 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
-from actspace.report import style
-from actspace.report.figures import FIGURES, available_figures, experiment_figures, figure_specs
-from actspace.report.spec import counted
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from test_report_synthetic import study_tables
+
+from actspace.report import style
+from actspace.report.figures import FIGURES, available_figures, experiment_figures, figure_specs
+from actspace.report.spec import counted
 
 
 @pytest.fixture(scope="module")

@@ -4,11 +4,12 @@ from html.parser import HTMLParser
 import numpy as np
 import pandas as pd
 import pytest
+from test_report_synthetic import study_tables
+
 from actspace import claims
 from actspace.errors import StudyError
 from actspace.report import page
 from actspace.report.figures import FIGURES
-from test_report_synthetic import study_tables
 
 HOSTILE = "<script>alert('x')</script><img src=x onerror=alert(1)>"
 

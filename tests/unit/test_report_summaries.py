@@ -1,9 +1,10 @@
 import numpy as np
 import pandas as pd
 import pytest
+from test_report_synthetic import dictionary_metrics, perturbation_curves
+
 from actspace.errors import StudyError
 from actspace.report.summaries import crossing_ecdf, curve_summary, deviation_cosines, per_fit, with_readouts
-from test_report_synthetic import dictionary_metrics, perturbation_curves
 
 FAMILY = {
     "experiment": "e",

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import huggingface_hub
 import pytest
+
 from actspace import sources
 from actspace.errors import StudyError
 from hub_server import PARQUET_BRANCH, HubServer, use_hub

@@ -5,13 +5,14 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from actspace import tokens
-from actspace.corpora import Document, split_of
-from actspace.errors import StudyError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
+
+from actspace import tokens
+from actspace.corpora import Document, split_of
+from actspace.errors import StudyError
 
 BOS = "<|endoftext|>"
 LINES = ["the cat sat on the mat, and the dog on the log", "numbers 0123456789; quotes \"'", "ünïcode wörds 日本"]

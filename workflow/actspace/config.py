@@ -11,7 +11,16 @@ import re
 from contextlib import suppress
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=64)]
 Hook = Annotated[str, StringConstraints(pattern=r"^(blocks\.\d+\.hook_resid_(pre|post)|ln_final\.hook_normalized)$")]
@@ -52,7 +61,9 @@ def _expand(hooks: Any) -> Any:
             continue
         first, last = int(match[1]), int(match[2])
         if not first <= last < MOST_LAYERS:
-            raise ValueError(f": the range of '{hook}' holds no layers; write {{first..last}}, the lower one first, both below {MOST_LAYERS}")
+            raise ValueError(
+                f": the range of '{hook}' holds no layers; write {{first..last}}, the lower one first, both below {MOST_LAYERS}"
+            )
         expanded += [RANGE.sub(str(layer), hook, count=1) for layer in range(first, last + 1)]
     return expanded
 
@@ -97,7 +108,9 @@ class Package(Strict):
 class PackageText(Package):
     """Text inside a wheel of the Python package index."""
 
-    format: Literal["doc", "lines", "text", "jsonl"] = Field(description="How documents are told apart, as in a local file.")
+    format: Literal["doc", "lines", "text", "jsonl"] = Field(
+        description="How documents are told apart, as in a local file."
+    )
     text_column: str = Field("text", description="Column of the text, for `jsonl`.")
 
 
@@ -129,7 +142,9 @@ class HubText(Strict):
 
     kind: Literal["hub"]
     repo: str = Field(description="Dataset repository.")
-    revision: str = Field(description="Commit, tag or branch (`refs/convert/parquet` for the converted files of script repositories).")
+    revision: str = Field(
+        description="Commit, tag or branch (`refs/convert/parquet` for the converted files of script repositories)."
+    )
     files: str = Field("**/*.parquet", description="Glob of the files to read, in sorted order.")
     text_column: str = Field("text", description="Column of the text.")
 
@@ -140,7 +155,8 @@ class FileText(Strict):
     kind: Literal["file"]
     path: str = Field(description="The file.")
     format: Literal["auto", "jsonl", "parquet", "text", "lines", "doc"] = Field(
-        "auto", description="`jsonl`, `parquet`, `text` (documents parted by blank lines), `lines` (one a line), `doc` (`<doc>` tags), or by the suffix."
+        "auto",
+        description="`jsonl`, `parquet`, `text` (documents parted by blank lines), `lines` (one a line), `doc` (`<doc>` tags), or by the suffix.",
     )
     text_column: str = Field("text", description="Column of the text, for `jsonl` and `parquet`.")
     sha256: Sha256 | None = Field(None, description="SHA-256 of the file, checked when given.")
@@ -149,10 +165,13 @@ class FileText(Strict):
 class Model(Strict):
     """The language model under study."""
 
-    source: Annotated[HubModel | Folder | Gguf | Package, Field(discriminator="kind")] = Field(description="Where the weights come from.")
+    source: Annotated[HubModel | Folder | Gguf | Package, Field(discriminator="kind")] = Field(
+        description="Where the weights come from."
+    )
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Precision of the forward passes.")
     gauge: Literal["raw", "centred"] = Field(
-        "raw", description="`centred` removes the mean over d_model from the residual stream; only for models with LayerNorm, whose output it leaves as it is."
+        "raw",
+        description="`centred` removes the residual stream's mean over d_model; only for models with LayerNorm, whose output it leaves as it is.",
     )
     trust_remote_code: bool = Field(False, description="Run Python code that comes with the model.")
 
@@ -160,7 +179,9 @@ class Model(Strict):
 class Compute(Strict):
     """Where and how the model runs."""
 
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="`auto` takes a GPU if there is one. Changing it reruns nothing.")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="`auto` takes a GPU if there is one. Changing it reruns nothing."
+    )
     batch_tokens: Positive = Field(8192, description="Tokens per forward pass when caching activations.")
     rows_per_launch: Positive = Field(512, description="Perturbed vectors per forward pass in a sweep.")
 
@@ -168,8 +189,12 @@ class Compute(Strict):
 class Corpus(Strict):
     """The text: documents from one or several sources, read in order."""
 
-    sources: list[Annotated[HubText | FileText | PackageText, Field(discriminator="kind")]] = Field(min_length=1, description="Sources of documents.")
-    test_fraction: Float = Field(0.2, gt=0, lt=1, description="Share of documents held out; a document's side depends on its text alone.")
+    sources: list[Annotated[HubText | FileText | PackageText, Field(discriminator="kind")]] = Field(
+        min_length=1, description="Sources of documents."
+    )
+    test_fraction: Float = Field(
+        0.2, gt=0, lt=1, description="Share of documents held out; a document's side depends on its text alone."
+    )
 
 
 class Tokens(Strict):
@@ -189,9 +214,18 @@ class Statements(Strict):
     generated: list[Literal["cities", "neg_cities", "element_symbols", "neg_element_symbols", "comparisons"]] = Field(
         default_factory=list, description="Built-in sets, generated from fact packages."
     )
-    per_set: Positive = Field(200, multiple_of=4, description="Statements per built-in set, half of them true; they come in fours, two entities that swap answers.")
-    files: dict[Name, str] = Field(default_factory=dict, description="CSV files by set name, as paths or https addresses: columns `statement,label`. Pin an address by a commit in it.")
-    group_column: str | None = Field(None, description="Column of the files that names the entity a split must not share.")
+    per_set: Positive = Field(
+        200,
+        multiple_of=4,
+        description="Statements per built-in set, half of them true; they come in fours, two entities that swap answers.",
+    )
+    files: dict[Name, str] = Field(
+        default_factory=dict,
+        description="CSV files by set name, as paths or https addresses: columns `statement,label`. Pin an address by a commit in it.",
+    )
+    group_column: str | None = Field(
+        None, description="Column of the files that names the entity a split must not share."
+    )
     bos: bool = Field(False, description="Begin each statement with the tokenizer's beginning-of-sequence token.")
 
     @model_validator(mode="after")
@@ -204,8 +238,12 @@ class Statements(Strict):
 class Select(Strict):
     """Which rows of a capture are used: a choice made when reading, so changing it captures nothing anew."""
 
-    first_position: NonNegative = Field(0, description="Leave out the positions before this one (position 0 is an attention sink).")
-    norm_outliers: Float | None = Field(None, gt=1, description="Leave out rows whose norm exceeds this multiple of the training rows' median norm.")
+    first_position: NonNegative = Field(
+        0, description="Leave out the positions before this one (position 0 is an attention sink)."
+    )
+    norm_outliers: Float | None = Field(
+        None, gt=1, description="Leave out rows whose norm exceeds this multiple of the training rows' median norm."
+    )
 
 
 class Capture(Strict):
@@ -214,9 +252,13 @@ class Capture(Strict):
     tokens: Name = Field(description="Name of an entry of `tokens` or `statements`.")
     hooks: Hooks = Field(description="Hook points; `blocks.{0..11}.hook_resid_post` stands for twelve.")
     positions: Literal["all", "last"] = Field("all", description="Which token positions are stored.")
-    storage: Literal["float32", "float16", "bfloat16"] = Field("float16", description="Stored precision; a value that overflows it stops the job.")
-    weights: Literal["trained", "random"] = Field("trained", description="`random` draws the weights anew: the control that findings come from training.")
-    select: Select = Field(default_factory=Select, description="Rows to use.")
+    storage: Literal["float32", "float16", "bfloat16"] = Field(
+        "float16", description="Stored precision; a value that overflows it stops the job."
+    )
+    weights: Literal["trained", "random"] = Field(
+        "trained", description="`random` draws the weights anew: the control that findings come from training."
+    )
+    select: Select = Field(Select(), description="Rows to use.")
 
 
 class KMeans(Strict):
@@ -225,7 +267,9 @@ class KMeans(Strict):
     sizes: list[Positive] = Field(min_length=1, description="Numbers of centroids K.")
     seeds: list[NonNegative] = Field([0], min_length=1, description="One fit per size and seed.")
     max_iterations: Positive = Field(100, description="Lloyd iterations at most.")
-    tolerance: Float = Field(1e-4, ge=0, description="Stop when the centroids move by less than this, relative to the variance of the data.")
+    tolerance: Float = Field(
+        1e-4, ge=0, description="Stop when the centroids move by less than this, relative to the variance of the data."
+    )
 
 
 class Pca(Strict):
@@ -241,8 +285,12 @@ class SaeTraining(Strict):
     seeds: list[NonNegative] = Field([0], min_length=1, description="One fit per setting and seed.")
     vectors: Positive = Field(description="Vectors to train on, over as many epochs as that takes.")
     batch_size: Positive = Field(2048, description="Vectors per step.")
-    learning_rate: PositiveFloat | None = Field(None, description="Peak learning rate of Adam; null: 2e-4 / sqrt(latents / 2**14), at most 1e-3.")
-    warmup_fraction: Float = Field(0.05, ge=0, lt=1, description="Share of the steps over which the learning rate rises.")
+    learning_rate: PositiveFloat | None = Field(
+        None, description="Peak learning rate of Adam; null: 2e-4 / sqrt(latents / 2**14), at most 1e-3."
+    )
+    warmup_fraction: Float = Field(
+        0.05, ge=0, lt=1, description="Share of the steps over which the learning rate rises."
+    )
 
 
 class TopK(SaeTraining):
@@ -250,20 +298,29 @@ class TopK(SaeTraining):
 
     k: list[Positive] = Field(min_length=1, description="Active latents per vector.")
     aux_coefficient: Float = Field(1 / 32, ge=0, description="Weight of the auxiliary loss of dead latents.")
-    dead_after_vectors: Positive | None = Field(None, description="A latent is dead once it was silent for so many vectors; null: a tenth of `vectors`, at most 10 million.")
+    dead_after_vectors: Positive | None = Field(
+        None,
+        description="A latent is dead once it was silent for so many vectors; null: a tenth of `vectors`, at most 10 million.",
+    )
 
     @model_validator(mode="after")
     def _as_many_latents_as_are_active(self) -> TopK:
         if max(self.k) > min(self.latents):
-            raise ValueError(f".k: {max(self.k)} active latents, but a dictionary of `latents` has {min(self.latents)}; lower k or raise latents")
+            raise ValueError(
+                f".k: {max(self.k)} active latents, but a dictionary of `latents` has {min(self.latents)}; lower k or raise latents"
+            )
         return self
 
 
 class L1(SaeTraining):
     """Standard SAE: ReLU latents under an L1 penalty."""
 
-    coefficients: list[NonNegativeFloat] = Field(min_length=1, description="Weights of the L1 penalty, for vectors of mean norm sqrt(d_model).")
-    sparsity_warmup_fraction: Float = Field(0.05, ge=0, lt=1, description="Share of the steps over which the penalty rises.")
+    coefficients: list[NonNegativeFloat] = Field(
+        min_length=1, description="Weights of the L1 penalty, for vectors of mean norm sqrt(d_model)."
+    )
+    sparsity_warmup_fraction: Float = Field(
+        0.05, ge=0, lt=1, description="Share of the steps over which the penalty rises."
+    )
 
 
 class Dictionaries(Strict):
@@ -275,8 +332,13 @@ class Dictionaries(Strict):
     pca: Pca | None = Field(None, description="Principal components.")
     topk: TopK | None = Field(None, description="TopK SAEs.")
     l1: L1 | None = Field(None, description="Standard L1 SAEs.")
-    nulls: list[Literal["gaussian"]] = Field(["gaussian"], description="Data without structure under every method: a Gaussian with the data's mean and covariance.")
-    splice_sequences: NonNegative = Field(0, description="Held-out sequences run with the reconstruction in place of the activation; 0 for none.")
+    nulls: list[Literal["gaussian"]] = Field(
+        ["gaussian"],
+        description="Data without structure under every method: a Gaussian with the data's mean and covariance.",
+    )
+    splice_sequences: NonNegative = Field(
+        0, description="Held-out sequences run with the reconstruction in place of the activation; 0 for none."
+    )
 
 
 class Probes(Strict):
@@ -284,7 +346,9 @@ class Probes(Strict):
 
     capture: Name = Field(description="Name of a capture of `statements`.")
     probes: list[Literal["logistic_regression", "mass_mean", "mass_mean_covariance", "shuffled_labels"]] = Field(
-        ["logistic_regression", "mass_mean", "mass_mean_covariance", "shuffled_labels"], min_length=1, description="Probes to fit."
+        ["logistic_regression", "mass_mean", "mass_mean_covariance", "shuffled_labels"],
+        min_length=1,
+        description="Probes to fit.",
     )
     splits: Positive = Field(10, description="Random splits by entity.")
     test_fraction: Float = Field(0.3, gt=0, lt=1, description="Share of entities held out in each split.")
@@ -297,26 +361,42 @@ class Toy(Strict):
     d_model: Positive = Field(64, description="Dimensions.")
     points: Positive = Field(50_000, description="Points per draw.")
     draws: Positive = Field(5, description="Independent draws; intervals are over them.")
-    nuisance_scale: Float = Field(10.0, ge=0, description="Standard deviation s along the nuisance direction v: Sigma = I + s^2 v v'.")
-    cosine: Float = Field(0.7, gt=-1, lt=1, description="Cosine of the nuisance direction with the truth direction theta.")
+    nuisance_scale: Float = Field(
+        10.0, ge=0, description="Standard deviation s along the nuisance direction v: Sigma = I + s^2 v v'."
+    )
+    cosine: Float = Field(
+        0.7, gt=-1, lt=1, description="Cosine of the nuisance direction with the truth direction theta."
+    )
     separation: Float = Field(2.0, gt=0, description="Length of theta, the distance between the class means.")
 
 
 class Perturbation(Strict):
     """One experiment: perturb the residual stream at the last position and read what the model does."""
 
-    capture: Name = Field(description="Name of a capture with `positions: last`; its training rows give targets, mean and covariance, its test rows the bases.")
+    capture: Name = Field(
+        description="Name of a capture with `positions: last`; its training rows give targets, mean and covariance, its test rows the bases."
+    )
     site: Hook = Field(description="Hook point of that capture to perturb.")
     read: Hook = Field(description="Later hook point for L2 distance and cosine.")
-    bases: list[Literal["real", "covariance_random", "isotropic_random"]] = Field(min_length=1, description="What is perturbed.")
-    directions: list[Literal["toward_real", "toward_covariance_random", "isotropic", "real_mixture", "covariance_mixture"]] = Field(
-        min_length=1, description="Where to."
+    bases: list[Literal["real", "covariance_random", "isotropic_random"]] = Field(
+        min_length=1, description="What is perturbed."
     )
-    paths: list[Literal["straight", "sphere"]] = Field(["sphere"], min_length=1, description="`straight`: up to the base's norm; `sphere`: 0 to 180 degrees at constant norm.")
+    directions: list[
+        Literal["toward_real", "toward_covariance_random", "isotropic", "real_mixture", "covariance_mixture"]
+    ] = Field(min_length=1, description="Where to.")
+    paths: list[Literal["straight", "sphere"]] = Field(
+        ["sphere"],
+        min_length=1,
+        description="`straight`: up to the base's norm; `sphere`: 0 to 180 degrees at constant norm.",
+    )
     prompts: Positive = Field(description="Base prompts, the first of the test split.")
     draws: Positive = Field(4, description="Directions per prompt and family.")
-    steps: Annotated[int, Field(ge=5), BeforeValidator(_integer)] = Field(31, description="Points on a path, the undisturbed base included; 31 make 6 degrees on the sphere.")
-    thresholds_nats: list[PositiveFloat] = Field([0.5], min_length=1, description="KL divergences whose first crossing is the end of a plateau.")
+    steps: Annotated[int, Field(ge=5), BeforeValidator(_integer)] = Field(
+        31, description="Points on a path, the undisturbed base included; 31 make 6 degrees on the sphere."
+    )
+    thresholds_nats: list[PositiveFloat] = Field(
+        [0.5], min_length=1, description="KL divergences whose first crossing is the end of a plateau."
+    )
 
 
 class Study(Strict):
@@ -326,7 +406,7 @@ class Study(Strict):
     title: str = Field("", description="Heading of the report.")
     seed: NonNegative = Field(0, description="The only seed; every member derives its own from it and its own name.")
     model: Model = Field(description="The model.")
-    compute: Compute = Field(default_factory=Compute, description="Device and batch sizes.")
+    compute: Compute = Field(Compute(), description="Device and batch sizes.")
     corpus: Corpus | None = Field(None, description="Needed by `tokens`.")
     tokens: dict[Name, Tokens] = Field(default_factory=dict, description="Sets of token sequences, by name.")
     statements: dict[Name, Statements] = Field(default_factory=dict, description="Sets of statements, by name.")
@@ -334,7 +414,9 @@ class Study(Strict):
     dictionaries: dict[Name, Dictionaries] = Field(default_factory=dict, description="Dictionary studies, by name.")
     probes: dict[Name, Probes] = Field(default_factory=dict, description="Probe studies, by name.")
     toy: Toy | None = Field(None, description="The two-Gaussian toy of truth; left out unless given.")
-    perturbations: dict[Name, Perturbation] = Field(default_factory=dict, description="Perturbation experiments, by name.")
+    perturbations: dict[Name, Perturbation] = Field(
+        default_factory=dict, description="Perturbation experiments, by name."
+    )
 
     @field_validator("captures")
     @classmethod
@@ -353,10 +435,20 @@ class Study(Strict):
         if both := sorted(set(self.tokens) & set(self.statements)):
             raise ValueError(f".statements.{both[0]}: this name is taken by an entry of `tokens`; rename one")
         for name, member in self.dictionaries.items():
-            _from_tokens(self, f".dictionaries.{name}", member.capture, {f"hooks[{i}]": hook for i, hook in enumerate(member.hooks)})
+            _from_tokens(
+                self,
+                f".dictionaries.{name}",
+                member.capture,
+                {f"hooks[{i}]": hook for i, hook in enumerate(member.hooks)},
+            )
             _has_test_sequences(self, f".dictionaries.{name}.splice_sequences", member.capture, member.splice_sequences)
         for name, probe in self.probes.items():
-            _known(f".probes.{name}.capture", probe.capture, [c for c, v in self.captures.items() if v.tokens in self.statements], "capture of statements")
+            _known(
+                f".probes.{name}.capture",
+                probe.capture,
+                [c for c, v in self.captures.items() if v.tokens in self.statements],
+                "capture of statements",
+            )
             _stores_last(self, f".probes.{name}.capture", probe.capture)
         for name, experiment in self.perturbations.items():
             _from_tokens(self, f".perturbations.{name}", experiment.capture, {"site": experiment.site})
@@ -380,11 +472,18 @@ def _stores_last(study: Study, where: str, capture: str) -> None:
 def _has_test_sequences(study: Study, where: str, capture: str, wanted: int) -> None:
     tokens = study.captures[capture].tokens
     if wanted > study.tokens[tokens].test:
-        raise ValueError(f"{where}: {wanted}, but tokens.{tokens}.test is {study.tokens[tokens].test}; lower the one or raise the other")
+        raise ValueError(
+            f"{where}: {wanted}, but tokens.{tokens}.test is {study.tokens[tokens].test}; lower the one or raise the other"
+        )
 
 
 def _from_tokens(study: Study, where: str, capture: str, hooks: dict[str, str]) -> None:
     """Check that a member's capture reads corpus tokens and has the member's hooks."""
-    _known(f"{where}.capture", capture, [name for name, value in study.captures.items() if value.tokens in study.tokens], "capture of corpus tokens")
+    _known(
+        f"{where}.capture",
+        capture,
+        [name for name, value in study.captures.items() if value.tokens in study.tokens],
+        "capture of corpus tokens",
+    )
     for key, hook in hooks.items():
         _known(f"{where}.{key}", hook, study.captures[capture].hooks, f"hook of the capture '{capture}'")

@@ -70,7 +70,9 @@ def _sections(whole: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
             for name in _references(field):
                 if name not in seen:
                     seen.add(name)
-                    suffix = ".<name>" if field.get("type") == "object" else "[]" if field.get("type") == "array" else ""
+                    suffix = (
+                        ".<name>" if field.get("type") == "object" else "[]" if field.get("type") == "array" else ""
+                    )
                     kind = whole["$defs"][name]["properties"].get("kind", {}).get("const")
                     waiting.append((f"{place}{suffix}" + (f", kind: {kind}" if kind else ""), whole["$defs"][name]))
 
@@ -88,7 +90,18 @@ def _section(title: str, body: dict[str, Any], definitions: dict[str, Any]) -> s
         f"| `{key}` | {_type(field, definitions)} | {_default(key, field, body)} | {field.get('description', '').replace('|', chr(92) + '|')} |"
         for key, field in body["properties"].items()
     ]
-    return "\n".join([heading, "", body.get("description", "").strip(), "", "| key | type | default | meaning |", "|---|---|---|---|", *rows, ""])
+    return "\n".join(
+        [
+            heading,
+            "",
+            body.get("description", "").strip(),
+            "",
+            "| key | type | default | meaning |",
+            "|---|---|---|---|",
+            *rows,
+            "",
+        ]
+    )
 
 
 def _type(field: dict[str, Any], definitions: dict[str, Any]) -> str:
@@ -114,7 +127,7 @@ def _default(key: str, field: dict[str, Any], body: dict[str, Any]) -> str:
     default = field.get("default")
     if "default" not in field:
         return "empty" if field.get("type") in ("object", "array") else "its defaults"
-    return f"`{json.dumps(default)}`"
+    return "its defaults" if isinstance(default, dict) and default else f"`{json.dumps(default)}`"
 
 
 def main() -> None:

@@ -43,7 +43,11 @@ def serialise(node: ast.AST | list | object) -> str:
         return "[" + ",".join(serialise(item) for item in node) + "]"
     if not isinstance(node, ast.AST):
         return ascii(node)  # which characters `repr` leaves as they are depends on Python's Unicode tables
-    fields = {name: value for name, value in ast.iter_fields(node) if name not in ("ctx", "type_comment", "kind", "type_ignores")}
+    fields = {
+        name: value
+        for name, value in ast.iter_fields(node)
+        if name not in ("ctx", "type_comment", "kind", "type_ignores")
+    }
     if isinstance(node, DOCUMENTED):
         fields["body"] = _without_docstring(node.body)
     if isinstance(node, ast.JoinedStr):  # Python 3.12 ends some format specifications with an empty text
@@ -55,7 +59,9 @@ def serialise(node: ast.AST | list | object) -> str:
 
 def _without_docstring(body: list[ast.stmt]) -> list[ast.stmt]:
     first = body[0] if body else None
-    is_text = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str)
+    is_text = (
+        isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str)
+    )
     return body[1:] if is_text else body
 
 
@@ -91,7 +97,9 @@ def _imports(file: Path, _version: tuple[int, int], package: Path) -> frozenset[
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
         elif isinstance(node, ast.ImportFrom) and node.level:
-            raise ValueError(f"{file}: line {node.lineno}: write relative imports in full; fingerprints follow absolute ones")
+            raise ValueError(
+                f"{file}: line {node.lineno}: write relative imports in full; fingerprints follow absolute ones"
+            )
     return frozenset(path for name in names for path in _files_of(name, package))
 
 

@@ -23,7 +23,9 @@ def layer_of(hook: str, n_layers: int) -> int:
         return n_layers
     match = HOOK.fullmatch(hook)
     if not match:
-        raise StudyError(f"'{hook}' is no hook point of the residual stream; write blocks.N.hook_resid_pre, blocks.N.hook_resid_post or {FINAL_HOOK}")
+        raise StudyError(
+            f"'{hook}' is no hook point of the residual stream; write blocks.N.hook_resid_pre, blocks.N.hook_resid_post or {FINAL_HOOK}"
+        )
     return int(match[1]) + (match[2] == "post")
 
 
@@ -33,7 +35,9 @@ def check_hook(hook: str, n_layers: int, where: str) -> None:
     match = HOOK.fullmatch(hook)
     if match and int(match[1]) >= n_layers:
         nearest = f"blocks.{n_layers - 1}.hook_resid_{match[2]}"
-        raise StudyError(f"{where}: this model has no '{hook}' (it has blocks 0 to {n_layers - 1}); did you mean '{nearest}'?")
+        raise StudyError(
+            f"{where}: this model has no '{hook}' (it has blocks 0 to {n_layers - 1}); did you mean '{nearest}'?"
+        )
 
 
 def check_gauge(gauge: str, normalization: str, where: str = "model.gauge") -> None:
@@ -61,7 +65,9 @@ def check_study(description: Mapping[str, Any], cfg: Mapping[str, Any]) -> None:
             raise StudyError(f"{where}.read: '{read}' comes before the site '{site}'; choose a later hook point")
     for where, length in cfg["lengths"].items():
         if length > description["context_length"]:
-            raise StudyError(f"{where}: {length} tokens, but the model's context is {description['context_length']}; shorten it")
+            raise StudyError(
+                f"{where}: {length} tokens, but the model's context is {description['context_length']}; shorten it"
+            )
 
 
 def check_known(file: Path, source: Mapping[str, Any], cfg: Mapping[str, Any]) -> None:

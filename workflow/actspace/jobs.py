@@ -12,7 +12,9 @@ from actspace.errors import StudyError
 
 def log_to(path: str | Path) -> None:
     """Log to a file; an uncaught StudyError ends the job with its one line on the terminal too, anything else with its traceback."""
-    logging.basicConfig(filename=path, filemode="w", level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", force=True)
+    logging.basicConfig(
+        filename=path, filemode="w", level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", force=True
+    )
     logging.captureWarnings(True)
     sys.excepthook = _report
 

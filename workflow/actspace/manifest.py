@@ -44,13 +44,18 @@ def verify(folder: Path) -> list[str]:
         raise StudyError(f"{folder}: no readable manifest.json; give the results folder of a finished study") from None
     missing = [f"{folder / name}: missing" for name in files if not (folder / name).is_file()]
     present = [name for name in files if (folder / name).is_file()]
-    changed = [f"{folder / name}: changed" for name in present if provenance.sha256_of(folder / name) != files[name]["sha256"]]
+    changed = [
+        f"{folder / name}: changed" for name in present if provenance.sha256_of(folder / name) != files[name]["sha256"]
+    ]
     return missing + changed
 
 
 def token_passes(receipts: Iterable[Mapping[str, Any]]) -> float:
     """Sum the full-depth token passes of jobs; several artifacts of one job count once."""
-    jobs = {json.dumps([r["rule"], r["cfg"], r["inputs"]], sort_keys=True): r["extra"].get("token_passes", 0.0) for r in receipts}
+    jobs = {
+        json.dumps([r["rule"], r["cfg"], r["inputs"]], sort_keys=True): r["extra"].get("token_passes", 0.0)
+        for r in receipts
+    }
     return float(sum(jobs.values()))
 
 
@@ -60,14 +65,17 @@ def closing_line(folder: Path, seconds: float) -> str:
         return f"actspace: done in {seconds:.0f} s; `snakemake` without targets makes the report"
     files = json.loads((folder / "manifest.json").read_text())["files"]
     passes = token_passes(provenance.read_receipt(provenance.receipt_of(folder / name)) for name in files)
-    return f"actspace: {folder.name} is done: {seconds:.0f} s in this run; the study took {passes:,.0f} full-depth token passes; report: {folder / 'report.html'}"
+    cost = f"{seconds:.0f} s in this run; the study took {passes:,.0f} full-depth token passes"
+    return f"actspace: {folder.name} is done: {cost}; report: {folder / 'report.html'}"
 
 
 def main() -> int:
     """Check the folders that are named on the command line; the exit code says whether all are whole."""
     try:
         if not sys.argv[1:]:
-            raise StudyError("name the results folders to check, for example: python -m actspace.manifest results/embedded")
+            raise StudyError(
+                "name the results folders to check, for example: python -m actspace.manifest results/embedded"
+            )
         problems = [line for folder in sys.argv[1:] for line in verify(Path(folder))]
     except StudyError as error:
         problems = [str(error)]

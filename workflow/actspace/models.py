@@ -21,7 +21,6 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 from actspace import sources
 from actspace.errors import StudyError
-from actspace.hooks import FINAL_HOOK, check_gauge, check_hook, layer_of
 
 BLOCK_LISTS = ("layers", "h", "blocks")
 FINAL_NORMS = ("norm", "ln_f", "final_layer_norm", "final_layernorm")
@@ -57,7 +56,7 @@ class LanguageModel:
         x = residual.float()
         if self.normalization == "LayerNorm":
             x = x - x.mean(-1, keepdim=True)
-        eps = getattr(self.final_norm, "eps", None) or getattr(self.final_norm, "variance_epsilon", 1e-6)
+        eps = float(getattr(self.final_norm, "eps", None) or self.final_norm.variance_epsilon)  # type: ignore[arg-type]
         return (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps)).to(residual.dtype)
 
     def logits(self, residual: Tensor) -> Tensor:
@@ -79,12 +78,14 @@ def wrap(hf: PreTrainedModel, tokenizer: Any = None) -> LanguageModel:
     blocks = next((part for name in BLOCK_LISTS if isinstance(part := getattr(body, name, None), nn.ModuleList)), None)
     norm = next((part for name in FINAL_NORMS if isinstance(part := getattr(body, name, None), nn.Module)), None)
     if blocks is None or norm is None:
-        raise StudyError(f"model: {type(hf).__name__} has no list of blocks and final norm that actspace knows; use a decoder-only model")
+        raise StudyError(
+            f"model: {type(hf).__name__} has no list of blocks and final norm that actspace knows; use a decoder-only model"
+        )
     hf.eval().requires_grad_(False)
     text = hf.config.get_text_config()
-    context = getattr(text, "max_position_embeddings", None) or getattr(text, "n_positions", 2**31)
+    context = int(getattr(text, "max_position_embeddings", 0) or getattr(text, "n_positions", 2**31))
     kind = "RMSNorm" if "RMS" in type(norm).__name__ else "LayerNorm"
-    return LanguageModel(hf, tokenizer, blocks, norm, int(text.hidden_size), int(context), kind)
+    return LanguageModel(hf, tokenizer, blocks, norm, int(text.hidden_size), context, kind)
 
 
 def load(folder: Path, settings: Mapping[str, Any], device: str = "cpu") -> LanguageModel:
@@ -121,7 +122,9 @@ def _trained(folder: Path, dtype: torch.dtype, trust: bool) -> PreTrainedModel:
     options = {"dtype": dtype, "use_safetensors": True, "local_files_only": True, "trust_remote_code": trust}
     hf, report = AutoModelForCausalLM.from_pretrained(folder, **options, output_loading_info=True)
     if missing := sorted(report["missing_keys"]):
-        raise StudyError(f"{folder}: {len(missing)} weights of {type(hf).__name__} are not in its safetensors, the first is {missing[0]}; get the whole model")
+        raise StudyError(
+            f"{folder}: {len(missing)} weights of {type(hf).__name__} are not in its safetensors, the first is {missing[0]}; get the whole model"
+        )
     return hf
 
 
@@ -134,7 +137,9 @@ def _explained(folder: Path) -> Iterator[None]:
         raise
     except (OSError, ValueError, SafetensorError) as error:
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise StudyError(f"{folder}: this model cannot be read ({reason}); get it again, or choose one that transformers knows") from error
+        raise StudyError(
+            f"{folder}: this model cannot be read ({reason}); get it again, or choose one that transformers knows"
+        ) from error
 
 
 def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> Any:
@@ -180,7 +185,9 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
     partial.rename(folder)
 
 
-def locate(source: Mapping[str, Any], converted_weights: str | Path | None = None, trust_remote_code: bool = False) -> Path:
+def locate(
+    source: Mapping[str, Any], converted_weights: str | Path | None = None, trust_remote_code: bool = False
+) -> Path:
     """Return the folder of a model in Hugging Face format.
 
     Parameters
@@ -236,7 +243,9 @@ def weight_files(folder: Path) -> list[str]:
     names = sorted(named or {file.name for file in folder.glob("*.safetensors")})
     missing = [name for name in names if not (folder / name).exists()] if names else ["*.safetensors"]
     if missing:
-        raise StudyError(f"{folder}: no {', '.join(missing)}; only safetensors are read, convert the model with save_pretrained")
+        raise StudyError(
+            f"{folder}: no {', '.join(missing)}; only safetensors are read, convert the model with save_pretrained"
+        )
     return names
 
 
@@ -246,5 +255,3 @@ def to_gauge(x: Tensor, gauge: str) -> Tensor:
     Every reader of the stream of a LayerNorm model removes that mean itself, so the model's output does not depend on it.
     """
     return x - x.mean(-1, keepdim=True) if gauge == "centred" else x
-
-

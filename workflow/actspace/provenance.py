@@ -30,7 +30,7 @@ class MadeBy:
     cfg: Mapping[str, Any]
     code: str
     inputs: Mapping[str, str]
-    versions: Mapping[str, str] = field(default_factory=lambda: versions())
+    versions: Mapping[str, str] = field(default_factory=lambda: installed_versions())
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def adding(self, **extra: Any) -> MadeBy:
@@ -43,7 +43,7 @@ class MadeBy:
 
 
 @cache
-def versions() -> dict[str, str]:
+def installed_versions() -> dict[str, str]:
     """Return the versions of the packages that numbers depend on."""
     installed = {d.metadata["Name"].lower().replace("_", "-"): d.version for d in importlib.metadata.distributions()}
     return {name: installed.get(name.replace("_", "-"), "absent") for name in PACKAGES}
@@ -57,7 +57,11 @@ def of(study: str, rule: str, params: Any, inputs: Iterable[str]) -> MadeBy:
     paths = sorted({str(path) for path in inputs})
     receipts = {path for path in paths if path.endswith(".json") and path.removesuffix(".json") in paths}
     sums = {path.removesuffix(".json"): read_receipt(path)["sha256"] for path in receipts}
-    sums |= {path: sha256_of(Path(path)) for path in paths if path not in receipts and path not in sums and Path(path).is_file()}
+    sums |= {
+        path: sha256_of(Path(path))
+        for path in paths
+        if path not in receipts and path not in sums and Path(path).is_file()
+    }
     return MadeBy(study, rule, dict(params.cfg), str(params.code), dict(sorted(sums.items())))
 
 

@@ -77,8 +77,10 @@ def _locate(loc: tuple[int | str, ...], config: Any) -> tuple[list[int | str], l
         section = kind if _is_section(kind) else section
         keys.append(part)
         last = position == len(loc) - 1
-        inside = isinstance(value, dict) and part in value or isinstance(value, list) and isinstance(part, int) and part < len(value)
-        value = value[part] if inside and not last else value  # type: ignore[index]
+        inside = (isinstance(value, dict) and part in value) or (
+            isinstance(value, list) and isinstance(part, int) and part < len(value)
+        )
+        value = value[part] if inside and not last else value
         kind = _inside(kind, part)
     if _is_union(kind := _bare(kind)):
         return keys, [tag for member in get_args(kind) for tag in _tags(member)]

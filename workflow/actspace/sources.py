@@ -84,7 +84,9 @@ def fetch_file(address: str, destination: Path) -> None:
         with urllib.request.urlopen(address, timeout=FETCH_TIMEOUT_S) as answer, destination.open("wb") as file:
             shutil.copyfileobj(answer, file)
     except OSError as error:  # urllib's own errors are OSErrors
-        raise StudyError(f"{address}: cannot be fetched ({error}); check the address and the network, or name a local file") from None
+        raise StudyError(
+            f"{address}: cannot be fetched ({error}); check the address and the network, or name a local file"
+        ) from None
 
 
 def fetch_package(name: str, version: str, sha256: str, destination: Path) -> Path:

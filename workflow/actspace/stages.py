@@ -15,7 +15,10 @@ from actspace.config import Capture, Dictionaries, Gguf, Package, PackageText, S
 from actspace.seeds import seed_for
 
 SPLITS = ("train", "test")
-CONTROLS = {"late_layer_control": ("sensitive_directions", "late_layer"), "random_weights_control": ("plateaus", "plateaus_random_weights")}
+CONTROLS = {
+    "late_layer_control": ("sensitive_directions", "late_layer"),
+    "random_weights_control": ("plateaus", "plateaus_random_weights"),
+}
 ONLY_DRAWN = ("toy_points", "toy_directions", "perturbation_curves")
 """Tables too long, or too plain, for anybody to open as CSV."""
 
@@ -49,7 +52,7 @@ def hooks_with_moments(study: Study) -> set[tuple[str, str]]:
 
 
 def fits(member: Dictionaries) -> dict[str, dict[str, Any]]:
-    """List the fits of a dictionary study: a key that names each, with its family and its own settings, as the family's `fit` or `train` takes them."""
+    """List the fits of a dictionary study: a key that names each, and its settings as the family's `fit` or `train` takes them."""
     found: dict[str, dict[str, Any]] = {}
     if (kmeans := member.kmeans) is not None:
         shared = kmeans.model_dump(include={"tolerance", "max_iterations"})
@@ -60,7 +63,10 @@ def fits(member: Dictionaries) -> dict[str, dict[str, Any]]:
         if (sae := getattr(member, family)) is not None:
             shared = sae.model_dump(exclude={"latents", "seeds", axis}) | {"architecture": family}
             found |= {
-                f"{family}-n{n}-{letter}{_digits(value)}-s{s}": {**shared, "n_latents": n, setting: value} for n in sae.latents for value in getattr(sae, axis) for s in sae.seeds
+                f"{family}-n{n}-{letter}{_digits(value)}-s{s}": {**shared, "n_latents": n, setting: value}
+                for n in sae.latents
+                for value in getattr(sae, axis)
+                for s in sae.seeds
             }
     return found
 
@@ -143,7 +149,13 @@ def tokens(study: Study, tokens: str) -> dict[str, Any]:
     """Text, tokenizer and shape of a token set."""
     settings = study.tokens[tokens].model_dump()
     assert study.corpus is not None  # `tokens` without `corpus` is refused when the config is read
-    return {"source": study.model.source.model_dump(), "trust_remote_code": study.model.trust_remote_code, "corpus": study.corpus.model_dump(), "tokens": settings, "seed": seed_for(study.seed, "split")}
+    return {
+        "source": study.model.source.model_dump(),
+        "trust_remote_code": study.model.trust_remote_code,
+        "corpus": study.corpus.model_dump(),
+        "tokens": settings,
+        "seed": seed_for(study.seed, "split"),
+    }
 
 
 def statements(study: Study, statements: str) -> dict[str, Any]:
@@ -151,7 +163,12 @@ def statements(study: Study, statements: str) -> dict[str, Any]:
     settings = study.statements[statements].model_dump()
     settings["files"] = {name: local_copy(place) for name, place in settings["files"].items()}
     source, trust = study.model.source.model_dump(), study.model.trust_remote_code
-    return {"source": source, "trust_remote_code": trust, "statements": settings, "seed": seed_for(study.seed, "statements", statements)}
+    return {
+        "source": source,
+        "trust_remote_code": trust,
+        "statements": settings,
+        "seed": seed_for(study.seed, "statements", statements),
+    }
 
 
 def activations(study: Study, capture: str) -> dict[str, Any]:
@@ -166,25 +183,40 @@ def activations(study: Study, capture: str) -> dict[str, Any]:
 
 def moments(study: Study, capture: str, hook: str) -> dict[str, Any]:
     """Rows to use."""
-    return {"select": study.captures[capture].select.model_dump(), "seed": seed_for(study.seed, "moments", capture, hook)}
+    return {
+        "select": study.captures[capture].select.model_dump(),
+        "seed": seed_for(study.seed, "moments", capture, hook),
+    }
 
 
 def surrogate(study: Study, null: str, capture: str, hook: str, split: str) -> dict[str, Any]:
     """Which null, of which rows."""
-    return {"null": null, "select": study.captures[capture].select.model_dump(), "seed": seed_for(study.seed, "surrogate", null, capture, hook, split)}
+    return {
+        "null": null,
+        "select": study.captures[capture].select.model_dump(),
+        "seed": seed_for(study.seed, "surrogate", null, capture, hook, split),
+    }
 
 
 def fit(study: Study, dictionaries: str, hook: str, data: str, fit: str) -> dict[str, Any]:
     """Settings of one fit and the rows it uses. The seed depends on the fit alone, so real data and nulls start alike."""
     member = study.dictionaries[dictionaries]
-    return {"fit": fits(member)[fit], "first_position": _first_position(study, member, data), "seed": seed_for(study.seed, "fit", dictionaries, hook, fit)}
+    return {
+        "fit": fits(member)[fit],
+        "first_position": _first_position(study, member, data),
+        "seed": seed_for(study.seed, "fit", dictionaries, hook, fit),
+    }
 
 
 def dictionary_metrics(study: Study, dictionaries: str, hook: str, data: str, fit: str) -> dict[str, Any]:
     """Who the fit is, in the columns of its table, and the rows it is measured on."""
     member = study.dictionaries[dictionaries]
     labels = {"capture": member.capture, "hook": hook, "data": data, **fit_labels(fit)}
-    return {"labels": labels, "first_position": _first_position(study, member, data), "seed": seed_for(study.seed, "bootstrap", dictionaries, hook, data, fit)}
+    return {
+        "labels": labels,
+        "first_position": _first_position(study, member, data),
+        "seed": seed_for(study.seed, "bootstrap", dictionaries, hook, data, fit),
+    }
 
 
 def splice(study: Study, dictionaries: str, hook: str) -> dict[str, Any]:
@@ -196,14 +228,20 @@ def splice(study: Study, dictionaries: str, hook: str) -> dict[str, Any]:
         "hook": hook,
         "sequences": member.splice_sequences,
         "first_position": capture.select.first_position,
-        "labels": {name: dictionary_metrics(study, dictionaries, hook, "real", name)["labels"] for name in fits(member)},
+        "labels": {
+            name: dictionary_metrics(study, dictionaries, hook, "real", name)["labels"] for name in fits(member)
+        },
         "seed": seed_for(study.seed, "splice", dictionaries, hook),
     }
 
 
 def probes(study: Study, probes: str) -> dict[str, Any]:
     """Probes, splits and penalty."""
-    return {**study.probes[probes].model_dump(exclude={"capture"}), "hooks": study.captures[study.probes[probes].capture].hooks, "seed": seed_for(study.seed, "probes", probes)}
+    return {
+        **study.probes[probes].model_dump(exclude={"capture"}),
+        "hooks": study.captures[study.probes[probes].capture].hooks,
+        "seed": seed_for(study.seed, "probes", probes),
+    }
 
 
 def toy(study: Study) -> dict[str, Any]:

@@ -38,7 +38,9 @@ def read_arrow(path: str | Path) -> pa.Table:
     try:
         return pq.read_table(path)
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise StudyError(f"{path}: not a readable Parquet file ({(str(error) or type(error).__name__).splitlines()[0]}); delete it and run again") from None
+        raise StudyError(
+            f"{path}: not a readable Parquet file ({(str(error) or type(error).__name__).splitlines()[0]}); delete it and run again"
+        ) from None
 
 
 def concat(paths: Iterable[str]) -> pd.DataFrame:

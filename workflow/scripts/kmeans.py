@@ -14,7 +14,9 @@ def main(job):
     found = kmeans.fit(rows.x.numpy(), **cfg["fit"], seed=cfg["seed"], n_threads=job.threads)
     made_by = provenance.of(job.wildcards.study, job.rule, job.params, job.input)
     made_by = made_by.adding(inertia=found.inertia, iterations=found.iterations, converged=found.converged)
-    provenance.write(job.output.fit, lambda path: base.save(found.dictionary, path, {"made_by": made_by.as_json()}), made_by)
+    provenance.write(
+        job.output.fit, lambda path: base.save(found.dictionary, path, {"made_by": made_by.as_json()}), made_by
+    )
 
 
 if __name__ == "__main__":

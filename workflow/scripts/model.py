@@ -16,7 +16,11 @@ def main(job):
     hooks.check_study(description, stages.checks(read_study(job.config)))
     description |= {"source": source, "revision": models.revision_of(source), "weights": models.weight_hashes(folder)}
     made_by = provenance.of(job.wildcards.study, job.rule, job.params, job.input)
-    provenance.write(job.output.model, lambda path: path.write_text(json.dumps(description, indent=1, sort_keys=True) + "\n"), made_by)
+    provenance.write(
+        job.output.model,
+        lambda path: path.write_text(json.dumps(description, indent=1, sort_keys=True) + "\n"),
+        made_by,
+    )
 
 
 if __name__ == "__main__":

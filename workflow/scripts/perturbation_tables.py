@@ -8,12 +8,18 @@ from actspace.perturbations import statistics
 def main(job):
     log_to(job.log[0])
     seed = job.params.cfg["seed"]
-    experiments = [(tables.read(c), tables.read(t)) for c, t in zip(job.input.curves, job.input.thresholds, strict=True)]
+    experiments = [
+        (tables.read(c), tables.read(t)) for c, t in zip(job.input.curves, job.input.thresholds, strict=True)
+    ]
     made_by = provenance.of(job.wildcards.study, job.rule, job.params, job.input)
     tables.write(job.output.curves, tables.joined([curves for curves, _ in experiments]), made_by)
     tables.write_both(job.output.thresholds, tables.joined([thresholds for _, thresholds in experiments]), made_by)
-    tables.write_both(job.output.statistics, tables.joined([statistics.summarise(*found, seed) for found in experiments]), made_by)
-    tables.write_both(job.output.comparisons, tables.joined([statistics.compare(*found, seed) for found in experiments]), made_by)
+    tables.write_both(
+        job.output.statistics, tables.joined([statistics.summarise(*found, seed) for found in experiments]), made_by
+    )
+    tables.write_both(
+        job.output.comparisons, tables.joined([statistics.compare(*found, seed) for found in experiments]), made_by
+    )
 
 
 if __name__ == "__main__":

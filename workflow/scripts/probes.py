@@ -10,7 +10,9 @@ def main(job):
     log_to(job.log[0])
     cfg = job.params.cfg
     statements = tables.read(job.input.statements)
-    activations = {hook: store.read([path]).x.numpy() for hook, path in zip(cfg["hooks"], job.input.activations, strict=True)}
+    activations = {
+        hook: store.read([path]).x.numpy() for hook, path in zip(cfg["hooks"], job.input.activations, strict=True)
+    }
     columns = (statements[name].to_numpy() for name in ("label", "group", "set"))
     scores, angles, directions = evaluation.evaluate(activations, *columns, cfg, seed=cfg["seed"], n_jobs=job.threads)
     made_by = provenance.of(job.wildcards.study, job.rule, job.params, job.input).adding(statements=len(statements))

@@ -13,7 +13,9 @@ def main(job):
     settings = cfg["model"]
     folder = models.locate(settings["source"], job.input.get("weights"), settings["trust_remote_code"])
     model = models.load(folder, settings, device(job.resources.device))
-    prompts = torch.randint(model.hf.config.vocab_size, (2, 16), generator=torch.Generator().manual_seed(cfg["seed"])).to(model.device)
+    prompts = torch.randint(
+        model.hf.config.vocab_size, (2, 16), generator=torch.Generator().manual_seed(cfg["seed"])
+    ).to(model.device)
     table = selfcheck.check(model, folder, prompts, settings)
     made_by = provenance.of(job.wildcards.study, job.rule, job.params, job.input).adding(device=str(model.device))
     tables.write(job.output.table, table, made_by)

@@ -17,8 +17,12 @@ def main(job):
     sequences = tables.concat_arrow(job.input.tokens).slice(0, cfg["sequences"])
     fits = {Path(path).stem: base.load(path, model.device) for path in job.input.fits}
     mean = moments.load(job.input.moments).mean
-    table, passes = splice.evaluate(model, sequences, fits, mean, cfg["hook"], settings["gauge"], cfg["first_position"], cfg["seed"])
-    made_by = provenance.of(job.wildcards.study, job.rule, job.params, job.input).adding(device=str(model.device), token_passes=passes)
+    table, passes = splice.evaluate(
+        model, sequences, fits, mean, cfg["hook"], settings["gauge"], cfg["first_position"], cfg["seed"]
+    )
+    made_by = provenance.of(job.wildcards.study, job.rule, job.params, job.input).adding(
+        device=str(model.device), token_passes=passes
+    )
     tables.write(job.output.table, splice.labelled(table, cfg["labels"]), made_by)
 
 

@@ -13,7 +13,11 @@ def main(job):
     table = statements.collect(cfg["statements"], cfg["seed"])
     made_by = provenance.of(job.wildcards.study, job.rule, job.params, job.input)
     tables.write(job.output.statements, table, made_by)
-    tables.write(job.output.tokens, tokens.statements_table(table["statement"].tolist(), tokenizer, cfg["statements"]["bos"]), made_by)
+    tables.write(
+        job.output.tokens,
+        tokens.statements_table(table["statement"].tolist(), tokenizer, cfg["statements"]["bos"]),
+        made_by,
+    )
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,8 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from actspace.models import FINAL_HOOK, LanguageModel, layer_of, to_gauge
+from actspace.hooks import FINAL_HOOK, layer_of
+from actspace.models import LanguageModel, to_gauge
 
 
 class _Deep(Exception):  # noqa: N818
@@ -34,11 +35,8 @@ def residuals(model: LanguageModel, token_ids: Tensor, hooks: Sequence[str], gau
     dict of hook to Tensor of shape (prompt, token, d_model), in the dtype of the weights
     """
     layers = {hook: layer_of(hook, model.n_layers) for hook in hooks}
-    with torch.no_grad(), _reading(model, set(layers.values())) as seen:
-        try:
-            model.hf.base_model(input_ids=token_ids, use_cache=False)
-        except _Deep:
-            pass
+    with torch.no_grad(), _reading(model, set(layers.values())) as seen, suppress(_Deep):
+        model.hf.base_model(input_ids=token_ids, use_cache=False)
     return {hook: _value(model, hook, seen[layer], gauge) for hook, layer in layers.items()}
 
 
@@ -64,7 +62,9 @@ def _reading(model: LanguageModel, layers: set[int]) -> Iterator[dict[int, Tenso
     def after(_module: object, _args: object, output: Tensor | tuple[Tensor, ...]) -> None:
         keep(model.n_layers, output if isinstance(output, Tensor) else output[0])
 
-    handles = [block.register_forward_pre_hook(before(layer), with_kwargs=True) for layer, block in enumerate(model.blocks)]
+    handles = [
+        block.register_forward_pre_hook(before(layer), with_kwargs=True) for layer, block in enumerate(model.blocks)
+    ]
     handles.append(model.blocks[-1].register_forward_hook(after))
     try:
         yield seen
@@ -77,7 +77,9 @@ def _reading(model: LanguageModel, layers: set[int]) -> Iterator[dict[int, Tenso
 def replaced(model: LanguageModel, layer: int, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
     """Replace the residual (prompt, token, d_model) after `layer` blocks by a function of it, in every forward pass inside."""
 
-    def before(_module: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def before(
+        _module: object, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         if args:
             return (change(args[0]), *args[1:]), kwargs
         return args, {**kwargs, "hidden_states": change(kwargs["hidden_states"])}
@@ -86,7 +88,11 @@ def replaced(model: LanguageModel, layer: int, change: Callable[[Tensor], Tensor
         return change(output) if isinstance(output, Tensor) else (change(output[0]), *output[1:])
 
     last = layer == model.n_layers
-    handle = model.blocks[-1].register_forward_hook(after) if last else model.blocks[layer].register_forward_pre_hook(before, with_kwargs=True)
+    handle = (
+        model.blocks[-1].register_forward_hook(after)
+        if last
+        else model.blocks[layer].register_forward_pre_hook(before, with_kwargs=True)
+    )
     try:
         yield
     finally:
@@ -108,14 +114,16 @@ def batches(lengths: np.ndarray, batch_tokens: int) -> list[np.ndarray]:
 
 @dataclass(frozen=True)
 class Captured:
-    """Activations by hook, Tensors (row, d_model) on the CPU in the dtype of the weights; the key columns of the rows; the cost in full-depth token passes."""
+    """Activations by hook, Tensors (row, d_model) on the CPU in the dtype of the weights; the rows' key columns; the cost in token passes."""
 
     activations: dict[str, Tensor]
     keys: dict[str, np.ndarray | pa.ChunkedArray]
     token_passes: float
 
 
-def capture(model: LanguageModel, sequences: pa.Table, hooks: Sequence[str], *, positions: str, gauge: str, batch_tokens: int) -> Captured:
+def capture(
+    model: LanguageModel, sequences: pa.Table, hooks: Sequence[str], *, positions: str, gauge: str, batch_tokens: int
+) -> Captured:
     """Read hook points over sequences, in token order.
 
     Parameters

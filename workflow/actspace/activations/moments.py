@@ -51,12 +51,16 @@ def of_files(paths: Sequence[str], select: Mapping[str, Any], seed: int) -> Mome
     """
     norms = store.norms(paths, select["first_position"])
     if not len(norms):
-        raise StudyError(f"{paths[0]}: no row has the position {select['first_position']} or a later one; lower `select.first_position`")
+        raise StudyError(
+            f"{paths[0]}: no row has the position {select['first_position']} or a later one; lower `select.first_position`"
+        )
     limit = float(np.median(norms)) * select["norm_outliers"] if select["norm_outliers"] else math.inf
     kept = [store.read([path], first_position=select["first_position"], max_norm=limit).x for path in paths]
     count, mean, covariance = accumulate(kept)
     distance, angle = distances(torch.cat(kept), np.random.default_rng(seed))
-    return Moments(count, mean, covariance, float(norms[norms <= limit].mean()), distance, angle, limit, len(norms) - count)
+    return Moments(
+        count, mean, covariance, float(norms[norms <= limit].mean()), distance, angle, limit, len(norms) - count
+    )
 
 
 def accumulate(chunks: Iterable[Tensor]) -> tuple[int, Tensor, Tensor]:
@@ -76,7 +80,9 @@ def accumulate(chunks: Iterable[Tensor]) -> tuple[int, Tensor, Tensor]:
         total = x.sum(0) if total is None else total + x.sum(0)
         square = x.T @ x if square is None else square + x.T @ x
     if count < 2 or shift is None or total is None or square is None:
-        raise StudyError(f"moments need at least 2 rows, found {count}; raise the number of sequences or relax `select`")
+        raise StudyError(
+            f"moments need at least 2 rows, found {count}; raise the number of sequences or relax `select`"
+        )
     offset = total / count
     return count, shift + offset, square / count - torch.outer(offset, offset)
 
@@ -100,7 +106,11 @@ def save(path: Path, moments: Moments) -> None:
 def load(path: str | Path) -> Moments:
     """Read moments back."""
     with safe_open(str(path), framework="pt") as file:
-        return Moments(mean=file.get_tensor("mean"), covariance=file.get_tensor("covariance"), **json.loads(file.metadata()["moments"]))
+        return Moments(
+            mean=file.get_tensor("mean"),
+            covariance=file.get_tensor("covariance"),
+            **json.loads(file.metadata()["moments"]),
+        )
 
 
 def limit_for(data: str, path: str | Path) -> float:

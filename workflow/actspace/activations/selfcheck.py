@@ -47,14 +47,18 @@ def check(model: LanguageModel, folder: Path, token_ids: Tensor, settings: Mappi
     gauge = settings["gauge"]
     found = {
         "logits, from the last residual": _deviation(model.logits(read[last]), logits),
-        f"logits, from the last residual in the {gauge} gauge": _deviation(model.logits(to_gauge(read[last], gauge)), logits),
+        f"logits, from the last residual in the {gauge} gauge": _deviation(
+            model.logits(to_gauge(read[last], gauge)), logits
+        ),
         "resid_pre of each block, against resid_post of the one before": _chain(model, token_ids),
     }
     found |= _against_bridge(folder, token_ids, {**read, "logits": logits}, settings)
     tolerance = TOLERANCE[settings["dtype"]]
     for name, deviation in found.items():
         if not deviation <= tolerance:
-            raise StudyError(f"self-check failed: {name}: relative deviation {deviation:.1e}, allowed {tolerance:.0e}; hooks of this architecture cannot be trusted")
+            raise StudyError(
+                f"self-check failed: {name}: relative deviation {deviation:.1e}, allowed {tolerance:.0e}; this model's hooks cannot be trusted"
+            )
     return pd.DataFrame({"check": list(found), "relative_deviation": list(found.values()), "tolerance": tolerance})
 
 
@@ -64,8 +68,19 @@ def _chain(model: LanguageModel, token_ids: Tensor) -> float:
     inputs: dict[int, Tensor] = {}
     handles = []
     for layer, block in enumerate(model.blocks):
-        handles.append(block.register_forward_pre_hook(lambda _m, args, kwargs, at=layer: inputs.update({at: (args or (kwargs["hidden_states"],))[0]}), with_kwargs=True))
-        handles.append(block.register_forward_hook(lambda _m, _args, output, at=layer: outputs.update({at: output if isinstance(output, Tensor) else output[0]})))
+        handles.append(
+            block.register_forward_pre_hook(
+                lambda _m, args, kwargs, at=layer: inputs.update({at: (args or (kwargs["hidden_states"],))[0]}),
+                with_kwargs=True,
+            )
+        )
+        handles.append(
+            block.register_forward_hook(
+                lambda _m, _args, output, at=layer: outputs.update(
+                    {at: output if isinstance(output, Tensor) else output[0]}
+                )
+            )
+        )
     try:
         with torch.no_grad():
             model.hf.base_model(input_ids=token_ids, use_cache=False)
@@ -75,15 +90,23 @@ def _chain(model: LanguageModel, token_ids: Tensor) -> float:
     return max((_deviation(inputs[layer + 1], outputs[layer]) for layer in range(model.n_layers - 1)), default=0.0)
 
 
-def _against_bridge(folder: Path, token_ids: Tensor, expected: dict[str, Tensor], settings: Mapping[str, Any]) -> dict[str, float]:
+def _against_bridge(
+    folder: Path, token_ids: Tensor, expected: dict[str, Tensor], settings: Mapping[str, Any]
+) -> dict[str, float]:
     bridge = TransformerBridge.boot_transformers(
-        str(folder), device=token_ids.device, dtype=getattr(torch, settings["dtype"]), trust_remote_code=settings["trust_remote_code"]
+        str(folder),
+        device=token_ids.device,
+        dtype=getattr(torch, settings["dtype"]),
+        trust_remote_code=settings["trust_remote_code"],
     )
     hooks = [name for name in expected if name != "logits"]
     with torch.no_grad():
         logits, cache = bridge.run_with_cache(token_ids, names_filter=hooks)
     served = {**{hook: cache[hook] for hook in hooks}, "logits": logits}
-    return {f"{name}, TransformerLens bridge against transformers": _deviation(served[name], value) for name, value in expected.items()}
+    return {
+        f"{name}, TransformerLens bridge against transformers": _deviation(served[name], value)
+        for name, value in expected.items()
+    }
 
 
 def _deviation(a: Tensor, b: Tensor) -> float:

@@ -40,7 +40,9 @@ class Rows:
         return self.keys[name].to_numpy()
 
 
-def table(activations: Tensor, keys: Mapping[str, np.ndarray | pa.Array | pa.ChunkedArray], dtype: str, where: str) -> pa.Table:
+def table(
+    activations: Tensor, keys: Mapping[str, np.ndarray | pa.Array | pa.ChunkedArray], dtype: str, where: str
+) -> pa.Table:
     """Make the Arrow table of some rows.
 
     Parameters
@@ -61,7 +63,11 @@ def table(activations: Tensor, keys: Mapping[str, np.ndarray | pa.Array | pa.Chu
     if not bool(torch.isfinite(norms).all()):
         row = int((~torch.isfinite(norms)).nonzero()[0])
         overflow = bool(torch.isfinite(activations[row]).all())
-        remedy = f"a value overflows {dtype}; set `storage: bfloat16` or `float32`" if overflow else "NaN or infinity came out of the model; check `model.dtype`"
+        remedy = (
+            f"a value overflows {dtype}; set `storage: bfloat16` or `float32`"
+            if overflow
+            else "NaN or infinity came out of the model; check `model.dtype`"
+        )
         raise StudyError(f"{where}: row {row}: {remedy}")
     d_model = stored.shape[1]
     raw = pa.py_buffer(stored.view(torch.uint8).numpy())
@@ -75,7 +81,12 @@ def write(path: str | Path, rows: pa.Table, made_by: MadeBy) -> None:
     """Write activations, with their receipt; the record of what made them also stands in the file's metadata."""
     described = rows.replace_schema_metadata({**rows.schema.metadata, "actspace": made_by.as_json()})
     # Activations do not compress, and a dictionary of them would cost time for nothing.
-    options = {"compression": "none", "row_group_size": ROWS_PER_GROUP, "use_dictionary": ["document_id"], "write_statistics": list(KEYS)}
+    options = {
+        "compression": "none",
+        "row_group_size": ROWS_PER_GROUP,
+        "use_dictionary": ["document_id"],
+        "write_statistics": list(KEYS),
+    }
     provenance.write(path, lambda temporary: pq.write_table(described, temporary, **options), made_by)
 
 
@@ -124,7 +135,9 @@ def _read_parquet(path: str | Path, columns: Sequence[str] = (*KEYS, "activation
         rows = pq.read_table(path, columns=list(columns))
         found = {*rows.column_names, *map(bytes.decode, rows.schema.metadata or {})}
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise StudyError(f"{path}: not an activation file ({(str(error) or type(error).__name__).splitlines()[0]}); delete it and run again") from None
+        raise StudyError(
+            f"{path}: not an activation file ({(str(error) or type(error).__name__).splitlines()[0]}); delete it and run again"
+        ) from None
     if absent := [name for name in (*columns, "dtype", "d_model") if name not in found]:
         raise StudyError(f"{path}: not an activation file (it has no {', '.join(absent)}); delete it and run again")
     return rows

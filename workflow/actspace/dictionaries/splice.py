@@ -5,6 +5,7 @@ Source: cross-entropy and KL recovered against ablation, as in SAELens and SAEBe
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,8 @@ from torch import Tensor
 
 from actspace.activations.capture import batches, replaced, tokens_of
 from actspace.dictionaries.base import Dictionary
-from actspace.models import LanguageModel, layer_of, to_gauge
+from actspace.hooks import layer_of
+from actspace.models import LanguageModel, to_gauge
 
 N_BOOT = 1000
 BATCH_TOKENS = 1024
@@ -23,7 +25,14 @@ Change = Callable[[Tensor], Tensor]
 
 
 def evaluate(
-    model: LanguageModel, sequences: pa.Table, fits: Mapping[str, Dictionary], mean: Tensor, hook: str, gauge: str, first_position: int, seed: int
+    model: LanguageModel,
+    sequences: pa.Table,
+    fits: Mapping[str, Dictionary],
+    mean: Tensor,
+    hook: str,
+    gauge: str,
+    first_position: int,
+    seed: int,
 ) -> tuple[pd.DataFrame, float]:
     """Run the model on held-out sequences with each dictionary's reconstruction in place of the activation, and with ablations.
 
@@ -55,7 +64,13 @@ def evaluate(
     clean_loss = np.zeros(len(lengths))
     for members in batches(lengths, BATCH_TOKENS):
         token = (ends - lengths)[members, None] + np.arange(lengths[members[0]])
-        clean_loss[members], found = _run(model, torch.from_numpy(flat[token]).to(model.device), changes, layer_of(hook, model.n_layers), first_position)
+        clean_loss[members], found = _run(
+            model,
+            torch.from_numpy(flat[token]).to(model.device),
+            changes,
+            layer_of(hook, model.n_layers),
+            first_position,
+        )
         for name, value in found.items():
             sums[name][members] = value
     documents, document = np.unique(sequences["document_id"].to_numpy(zero_copy_only=False), return_inverse=True)
@@ -70,6 +85,10 @@ def labelled(table: pd.DataFrame, labels: Mapping[str, Mapping[str, Any]]) -> pd
     return table.merge(described, on="fit", how="left")
 
 
+def _spliced(change: Change, first: int, residual: Tensor) -> Tensor:
+    return torch.cat([residual[:, :first], change(residual[:, first:])], dim=1)
+
+
 def _reconstruction(dictionary: Dictionary, gauge: str) -> Change:
     def change(x: Tensor) -> Tensor:
         rows = to_gauge(x, gauge).reshape(-1, x.shape[-1]).float()
@@ -79,7 +98,9 @@ def _reconstruction(dictionary: Dictionary, gauge: str) -> Change:
 
 
 @torch.no_grad()
-def _run(model: LanguageModel, token_ids: Tensor, changes: Mapping[str, Change], layer: int, first: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+def _run(
+    model: LanguageModel, token_ids: Tensor, changes: Mapping[str, Change], layer: int, first: int
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Return summed losses (prompt,) of the undisturbed model, and for every change summed losses and KL (prompt, 2)."""
     targets = token_ids[:, first + 1 :]
 
@@ -92,7 +113,7 @@ def _run(model: LanguageModel, token_ids: Tensor, changes: Mapping[str, Change],
     clean = log_probs()
     found = {}
     for name, change in changes.items():
-        with replaced(model, layer, lambda x, change=change: torch.cat([x[:, :first], change(x[:, first:])], dim=1)):
+        with replaced(model, layer, partial(_spliced, change, first)):
             spliced = log_probs()
         kl = torch.nn.functional.kl_div(spliced, clean, log_target=True, reduction="none").double().sum((1, 2))
         found[name] = torch.stack([loss(spliced), kl], dim=1).cpu().numpy()
@@ -100,7 +121,12 @@ def _run(model: LanguageModel, token_ids: Tensor, changes: Mapping[str, Change],
 
 
 def _table(
-    sums: Mapping[str, np.ndarray], clean: np.ndarray, rows: np.ndarray, document: np.ndarray, fits: Mapping[str, Dictionary], rng: np.random.Generator
+    sums: Mapping[str, np.ndarray],
+    clean: np.ndarray,
+    rows: np.ndarray,
+    document: np.ndarray,
+    fits: Mapping[str, Dictionary],
+    rng: np.random.Generator,
 ) -> pd.DataFrame:
     n = int(document.max()) + 1
     weights = np.vstack([np.ones(n), rng.multinomial(n, np.full(n, 1 / n), N_BOOT)])[:, document]

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from actspace.errors import StudyError
-from actspace.models import FINAL_HOOK, LanguageModel, check_gauge, check_hook, layer_of, to_gauge
+from actspace.hooks import FINAL_HOOK, check_gauge, check_hook, layer_of
+from actspace.models import LanguageModel, to_gauge
 from actspace.perturbations.attention import UnsupportedAttentionError, shared_prefix
 from actspace.perturbations.naive import Call, hooked, naive, recorded_calls
 

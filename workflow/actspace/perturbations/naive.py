@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from transformers import Cache
 
-from actspace.models import FINAL_HOOK, LanguageModel, layer_of
+from actspace.hooks import FINAL_HOOK, layer_of
+from actspace.models import LanguageModel
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 """Positional arguments after the residual, and keyword arguments, of one block."""

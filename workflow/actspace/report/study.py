@@ -88,13 +88,14 @@ def _provenance(tables: Mapping[str, pd.DataFrame], receipts: Receipts) -> dict[
     """Collect what made the results: software, devices, cost, self-checks, hashes of the weights."""
     devices = sorted({record["extra"]["device"] for record in receipts.values() if "device" in record["extra"]})
     checks = tables["selfcheck"]
+    worst, allowed = checks["relative_deviation"].max(), checks["tolerance"].max()
     return {
         "software": dict(sorted(_receipt(receipts, "model.json")["versions"].items())),
         "devices": ", ".join(devices),
         "full-depth token passes": f"{token_passes(receipts.values()):,.0f}",
         "files": f"{len(receipts)}, each with its sha256 in manifest.json",
         "model description (sha256)": _receipt(receipts, "model.json")["sha256"],
-        "self-checks": f"{len(checks)} passed; largest relative deviation {checks['relative_deviation'].max():.1e}, allowed {checks['tolerance'].max():.0e}",
+        "self-checks": f"{len(checks)} passed; largest relative deviation {worst:.1e}, allowed {allowed:.0e}",
     }
 
 

@@ -1,0 +1,306 @@
+from __future__ import annotations
+
+import copy
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from actspace.config import Study
+from actspace.errors import StudyError
+from actspace.reading import read_study
+
+SAE = {"latents": [8], "vectors": 100}
+BASE: dict[str, Any] = {
+    "study": "small",
+    "model": {"source": {"kind": "folder", "path": "model"}},
+    "corpus": {"sources": [{"kind": "file", "path": "text.txt"}]},
+    "tokens": {"prompts": {"length": 8, "train": 20, "test": 6}},
+    "statements": {"truth": {"generated": ["cities"]}},
+    "captures": {
+        "whole": {"tokens": "prompts", "hooks": ["blocks.0.hook_resid_post"]},
+        "ends": {"tokens": "prompts", "hooks": ["blocks.1.hook_resid_pre"], "positions": "last"},
+        "facts": {"tokens": "truth", "hooks": ["blocks.0.hook_resid_pre"], "positions": "last"},
+    },
+    "dictionaries": {
+        "both": {
+            "capture": "whole",
+            "hooks": ["blocks.0.hook_resid_post"],
+            "kmeans": {"sizes": [4]},
+            "topk": {**SAE, "k": [2]},
+        }
+    },
+    "probes": {"truth": {"capture": "facts"}},
+    "perturbations": {
+        "plateau": {
+            "capture": "ends",
+            "site": "blocks.1.hook_resid_pre",
+            "read": "blocks.1.hook_resid_post",
+            "bases": ["real"],
+            "directions": ["isotropic"],
+            "prompts": 4,
+        }
+    },
+}
+NAME = "does not have the form ^[A-Za-z0-9][A-Za-z0-9_-]*$"
+ABSENT = object()
+
+
+def changed(path: str, value: Any) -> dict[str, Any]:
+    """Return the base study with one key set (or left out, for `ABSENT`); numbers in the path are places in lists."""
+    config = copy.deepcopy(BASE)
+    *parents, last = (int(key) if key.isdigit() else key for key in path.split("/"))
+    section: Any = config
+    for key in parents:
+        section = section.setdefault(key, {}) if isinstance(section, dict) else section[key]
+    if value is ABSENT:
+        del section[last]
+    else:
+        section[last] = value
+    return config
+
+
+def complaint(config: Any) -> str:
+    """Return the one line that a mistake gives."""
+    with pytest.raises(StudyError, match=r"\Aconfig: [^\n]+\Z") as caught:
+        read_study(config)
+    return str(caught.value).removeprefix("config: ")
+
+
+def value_of(path: str, value: Any) -> Any:
+    """Return what a key holds after reading."""
+    found: Any = read_study(changed(path, value))
+    for key in path.split("/"):
+        found = found[key] if isinstance(found, dict) else getattr(found, key)
+    return found
+
+
+def test_the_base_study_is_sound():
+    assert read_study(BASE).captures["ends"].positions == "last"
+
+
+@pytest.mark.parametrize(
+    ("path", "where", "allowed", "nearest"),
+    [
+        ("captures_", "captures_", "study, title, seed", "captures"),
+        ("model/gaug", "model.gaug", "source, dtype, gauge", "gauge"),
+        ("tokens/prompts/lenght", "tokens.prompts.lenght", "length, bos, train", "length"),
+        ("captures/ends/select/first", "captures.ends.select.first", "first_position, norm_outliers", None),
+        ("model/source/pth", "model.source.pth", "kind, path", "path"),
+        ("corpus/sources/0/formt", "corpus.sources[0].formt", "kind, path, format", "format"),
+        ("dictionaries/both/topk/latent", "dictionaries.both.topk.latent", "latents, seeds", "latents"),
+    ],
+)
+def test_an_unknown_key_is_named_with_what_is_allowed_and_the_nearest(path, where, allowed, nearest):
+    line = complaint(changed(path, 1))
+    assert line.startswith(f"{where}: unknown key; allowed here: {allowed}")
+    assert line.endswith(f"; did you mean '{nearest}'?") or (nearest is None and "did you mean" not in line)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "line"),
+    [
+        ("title", 5, "title: found 5; input should be a valid string"),
+        ("model/dtype", "float64", "model.dtype: found 'float64'; input should be 'float32', 'bfloat16' or 'float16'"),
+        ("model", None, "model: found None; a mapping of keys belongs here"),
+        ("model/source", "gpt2", "model.source: found 'gpt2'; a mapping of keys belongs here"),
+        (
+            "model/source/kind",
+            "hubb",
+            "model.source.kind: found 'hubb'; allowed: 'hub', 'folder', 'gguf', 'package'",
+        ),
+        ("corpus/sources/0/kind", ABSENT, "corpus.sources[0].kind: missing; allowed: 'hub', 'file', 'package'"),
+        ("model/source/path", ABSENT, "model.source.path: missing; this key is required"),
+        ("study", ABSENT, "study: missing; this key is required"),
+        ("tokens/prompts/length", ABSENT, "tokens.prompts.length: missing; this key is required"),
+        ("model/trust_remote_code", "yes", "model.trust_remote_code: found 'yes'; input should be a valid boolean"),
+    ],
+)
+def test_a_wrong_or_missing_value_is_one_line(path, value, line):
+    assert complaint(changed(path, value)) == line
+
+
+@pytest.mark.parametrize("config", [None, [], "study"])
+def test_a_config_that_is_no_mapping_is_refused(config):
+    assert complaint(config) == f"a config is a mapping of keys, found {config!r}"
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "reason"),
+    [
+        ("corpus/test_fraction", float("nan"), "found nan; give a finite number"),
+        ("corpus/test_fraction", "nan", "found 'nan'; give a finite number"),
+        ("dictionaries/both/kmeans/tolerance", float("inf"), "found inf; give a finite number"),
+        ("tokens/prompts/length", "1e400", "found '1e400'; give a finite number"),
+        ("corpus/test_fraction", True, "found True; input should be a valid number"),
+        ("tokens/prompts/length", True, "found True; input should be a valid integer"),
+        ("tokens/prompts/length", 2.5, "found 2.5; input should be a valid integer"),
+        ("tokens/prompts/length", "eight", "found 'eight'; input should be a valid integer"),
+        ("tokens/prompts/length", 0, "found 0; input should be greater than 0"),
+        ("seed", -1, "found -1; input should be greater than or equal to 0"),
+    ],
+)
+def test_what_is_no_number_for_a_key_is_refused(path, value, reason):
+    assert complaint(changed(path, value)) == f"{path.replace('/', '.')}: {reason}"
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "expected"),
+    [
+        ("dictionaries/both/topk/learning_rate", "3e-4", 3e-4),
+        ("corpus/test_fraction", "0.5", 0.5),
+        ("probes/truth/C", 2, 2.0),
+        ("tokens/prompts/length", 8.0, 8),
+        ("tokens/prompts/length", "8", 8),
+        ("tokens/prompts/train", "1e3", 1000),
+        ("seed", "9007199254740993", 9007199254740993),
+    ],
+)
+def test_numbers_are_read_however_they_are_written(path, value, expected):
+    found = value_of(path, value)
+    assert found == expected
+    assert type(found) is type(expected)
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "", ".hidden", "two words", "line\n", "-x", "é"])
+def test_names_that_would_leave_their_folder_are_refused(name):
+    assert complaint(changed("study", name)) == f"study: {name!r} {NAME}"
+
+
+def test_names_of_members_are_checked_too():
+    config = copy.deepcopy(BASE)
+    config["tokens"]["../x"] = BASE["tokens"]["prompts"]
+    assert complaint(config) == f"tokens.../x: '../x' {NAME}"
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "line"),
+    [
+        (
+            "captures/whole/tokens",
+            "prompt",
+            "captures.whole.tokens: there is no entry of `tokens` or `statements` named 'prompt'; "
+            "there are: prompts, truth; did you mean 'prompts'?",
+        ),
+        (
+            "dictionaries/both/capture",
+            "facts",
+            "dictionaries.both.capture: there is no capture of corpus tokens named 'facts'; there are: whole, ends",
+        ),
+        (
+            "dictionaries/both/hooks/0",
+            "blocks.3.hook_resid_pre",
+            "dictionaries.both.hooks[0]: there is no hook of the capture 'whole' named 'blocks.3.hook_resid_pre'; "
+            "there are: blocks.0.hook_resid_post; did you mean 'blocks.0.hook_resid_post'?",
+        ),
+        (
+            "perturbations/plateau/site",
+            "ln_final.hook_normalized",
+            "perturbations.plateau.site: there is no hook of the capture 'ends' named 'ln_final.hook_normalized'; "
+            "there are: blocks.1.hook_resid_pre",
+        ),
+        (
+            "probes/truth/capture",
+            "ends",
+            "probes.truth.capture: there is no capture of statements named 'ends'; there are: facts",
+        ),
+        ("corpus", ABSENT, "corpus: missing; `tokens` needs text"),
+    ],
+)
+def test_a_reference_to_what_does_not_exist_says_what_there_is(path, value, line):
+    assert complaint(changed(path, value)) == line
+
+
+@pytest.mark.parametrize(("section", "capture"), [("probes.truth", "facts"), ("perturbations.plateau", "ends")])
+def test_probes_and_perturbations_need_a_capture_of_last_positions(section, capture):
+    line = f"{section}.capture: '{capture}' stores all positions; give a capture with `positions: last`"
+    assert complaint(changed(f"captures/{capture}/positions", "all")) == line
+
+
+def test_a_name_stands_for_tokens_or_statements_not_both():
+    config = changed("statements/prompts", {"generated": ["cities"]})
+    assert complaint(config) == "statements.prompts: this name is taken by an entry of `tokens`; rename one"
+
+
+def test_statements_without_a_source_are_refused():
+    line = "statements.truth: no statements; name built-in sets under `generated` or CSV files under `files`"
+    assert complaint(changed("statements/truth", {})) == line
+
+
+def test_statements_come_in_fours():
+    line = "statements.truth.per_set: found 6; input should be a multiple of 4"
+    assert complaint(changed("statements/truth/per_set", 6)) == line
+
+
+def test_a_broken_section_is_not_reported_again_where_it_is_used():
+    assert complaint(changed("tokens/prompts/train", 0)).startswith("tokens.prompts.train: found 0")
+    assert complaint(changed("statements/truth/per_set", 0)).startswith("statements.truth.per_set: found 0")
+
+
+def test_every_mistake_has_a_line_of_its_own():
+    config = changed("seed", "x") | {"colour": 1}
+    with pytest.raises(StudyError, match=r"(?m)\Ahome.yaml: seed: .*\nhome.yaml: colour: .*\Z"):
+        read_study(config, "home.yaml")
+
+
+def test_a_range_of_hooks_is_written_out():
+    hooks = ["ln_final.hook_normalized", "blocks.{9..11}.hook_resid_post", "blocks.0.hook_resid_pre"]
+    found = value_of("captures/facts/hooks", hooks)
+    middle = [f"blocks.{layer}.hook_resid_post" for layer in (9, 10, 11)]
+    assert found == [hooks[0], *middle, hooks[2]]
+
+
+@pytest.mark.parametrize("inside", ["3..1", "1000..1000", "0..99999999999"])
+def test_a_reversed_or_huge_range_is_refused(inside):
+    hook = f"blocks.{{{inside}}}.hook_resid_post"
+    line = f"captures.facts.hooks: the range of '{hook}' holds no layers; write {{first..last}}, "
+    assert complaint(changed("captures/facts/hooks", [hook])).startswith(line)
+
+
+@pytest.mark.parametrize("hook", ["blocks.0.hook_resid_mid", "blocks.{0..1.hook_resid_pre", "blocks.-1.hook_resid_pre"])
+def test_a_name_that_is_no_hook_point_is_refused(hook):
+    assert complaint(changed("captures/facts/hooks/0", hook)).startswith(f"captures.facts.hooks[0]: {hook!r} does not")
+
+
+@pytest.mark.parametrize(
+    ("path", "twice"),
+    [
+        ("captures/facts/hooks", ["blocks.1.hook_resid_pre", "blocks.{0..2}.hook_resid_pre"]),
+        ("dictionaries/both/kmeans/sizes", [4, 8, "4"]),
+        ("perturbations/plateau/bases", ["real", "real"]),
+        ("statements/truth/generated", ["cities", "cities"]),
+    ],
+)
+def test_nothing_is_named_twice(path, twice):
+    assert re.fullmatch(r"[\w.]+: ('[\w.]+'|4) is there twice; name it once", complaint(changed(path, twice)))
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "line"),
+    [
+        ("dictionaries/both/topk/k", [4, 9], "dictionaries.both.topk.k: 9 active latents, but a dictionary of .* 8; "),
+        ("perturbations/plateau/prompts", 7, "perturbations.plateau.prompts: 7, but tokens.prompts.test is 6; "),
+        (
+            "dictionaries/both/splice_sequences",
+            7,
+            "dictionaries.both.splice_sequences: 7, but tokens.prompts.test is 6",
+        ),
+        ("dictionaries/both/kmeans/seeds", [-1], r"dictionaries.both.kmeans.seeds\[0\]: found -1; "),
+        ("dictionaries/both/l1", {**SAE, "coefficients": [-1]}, r"dictionaries.both.l1.coefficients\[0\]: found -1; "),
+    ],
+)
+def test_what_could_never_run_is_refused_before_it_starts(path, value, line):
+    assert re.match(line, complaint(changed(path, value)))
+
+
+def test_a_long_value_is_cut_short():
+    line = complaint(changed("title", list(range(1000))))
+    assert line.startswith("title: found [0, 1, 2,")
+    assert len(line) < 120
+
+
+@pytest.mark.parametrize("file", sorted((Path(__file__).parents[2] / "config").rglob("*.yaml")), ids=lambda f: f.stem)
+def test_the_studies_that_come_along_are_sound(file):
+    assert isinstance(read_study(yaml.safe_load(file.read_text()), file.name), Study)
