@@ -18,10 +18,12 @@ CFG = {
     "bases": ["real", "covariance_random"],
     "directions": ["toward_real", "covariance_mixture", "isotropic"],
     "paths": ["straight", "sphere"],
-    "prompts": 3,
+    "experiment": "plateaus",
+    "weights": "trained",
+    "n_prompts": 3,
     "draws": 2,
     "steps": 31,
-    "threshold_nats": 0.5,
+    "thresholds_nats": [0.5],
 }
 MODEL = tiny_model("gpt2")
 
@@ -41,9 +43,7 @@ def activations(prompts: int = 4) -> Activations:
 
 
 def run(cfg=CFG, seed=1, site=SITE, **engine):
-    return run_experiment(
-        Engine(MODEL, site, LAST, **engine), cfg, activations(), seed, experiment="plateaus", weights="trained"
-    )
+    return run_experiment(Engine(MODEL, site, LAST, **engine), cfg, activations(), seed)
 
 
 CURVES, THRESHOLDS = run()
@@ -141,7 +141,7 @@ def test_the_end_of_a_sphere_path_is_the_antipode_of_the_base():
 def test_crossings_lie_between_the_grid_points_of_their_curve():
     position = CURVES["angle_deg"].where(CURVES["path"] == "sphere", CURVES["relative_distance"])
     keys = ["base", "direction", "path", "prompt", "draw"]
-    over = CURVES.assign(position=position)[CURVES["kl_base_pert_nats"] > CFG["threshold_nats"]]
+    over = CURVES.assign(position=position)[CURVES["kl_base_pert_nats"] > CFG["thresholds_nats"][0]]
     first = over.sort_values("step").groupby(keys, observed=True)["position"].first().rename("above")
     joined = THRESHOLDS.merge(first.reset_index(), on=keys, how="left")
     censored = joined["above"].isna()
@@ -165,7 +165,7 @@ def test_both_bases_and_both_paths_take_the_same_draws():
 
 def test_neither_batches_nor_further_prompts_change_the_numbers(monkeypatch):
     monkeypatch.setattr(experiment, "ELEMENTS_PER_BATCH", {"cpu": 1})
-    _, thresholds = run({**CFG, "prompts": 2})
+    _, thresholds = run({**CFG, "n_prompts": 2})
     earlier = THRESHOLDS[THRESHOLDS["prompt"] < 2].reset_index(drop=True)
     keys = ["base", "path", "prompt", "direction", "draw"]
     thresholds, earlier = (t.astype(dict.fromkeys(keys, str)).sort_values(keys) for t in (thresholds, earlier))
@@ -180,7 +180,7 @@ def test_the_same_seed_gives_the_same_tables_and_another_one_others():
 
 
 def test_the_full_pass_gives_the_same_tables():
-    cfg = {**CFG, "prompts": 1, "paths": ["sphere"]}
+    cfg = {**CFG, "n_prompts": 1, "paths": ["sphere"]}
     shared, naive = run(cfg), run(cfg, shared=False)
     numbers = ["kl_base_pert_nats", "l2_late", "cosine_late"]
     np.testing.assert_allclose(shared[0][numbers], naive[0][numbers], rtol=1e-4, atol=2e-5)
@@ -200,13 +200,22 @@ def test_the_centred_gauge_moves_activations_and_not_outputs():
 
 
 def test_a_kl_that_cannot_reach_the_threshold_is_censored_throughout():
-    _, thresholds = run({**CFG, "prompts": 1, "threshold_nats": 100 * np.log(VOCABULARY)})
+    _, thresholds = run({**CFG, "n_prompts": 1, "thresholds_nats": [100 * np.log(VOCABULARY)]})
     assert np.isinf(thresholds["crossing"]).all()
     assert set(thresholds["end"]) == {1.0, 180.0}
 
 
 def test_too_few_prompts_or_too_coarse_a_grid_are_refused():
     with pytest.raises(StudyError, match="prompts: 9 asked for and 4 at hand"):
-        run({**CFG, "prompts": 9})
+        run({**CFG, "n_prompts": 9})
     with pytest.raises(StudyError, match="steps: 21 is too coarse for the sphere path"):
         run({**CFG, "steps": 21})
+
+
+def test_each_threshold_has_its_own_crossings_on_the_same_curves():
+    _, several = run({**CFG, "n_prompts": 1, "thresholds_nats": [0.1, 0.5]})
+    keys = ["base", "direction", "path", "prompt", "draw"]
+    wide = several.pivot(index=keys, columns="threshold_nats", values="crossing")
+    assert (wide[0.1] < wide[0.5]).all()
+    alone = THRESHOLDS[THRESHOLDS["prompt"] == 0].set_index(keys)["crossing"]
+    np.testing.assert_allclose(wide[0.5], alone.reindex(wide.index), rtol=1e-3)

@@ -173,7 +173,7 @@ def test_memory_for_not_even_one_row_is_an_error(monkeypatch):
         engine.reference(prompts, gaussian(1, D_MODEL))
 
 
-@pytest.mark.parametrize(("family", "reason"), [("mistral", "whole prompt"), ("gemma2", "caps its logits")])
+@pytest.mark.parametrize(("family", "reason"), [("mistral", "whole prompt"), ("gemma2", "uses softcap")])
 def test_unusual_attention_falls_back_to_full_passes(family, reason, caplog):
     model, ids, bases, vectors = (
         tiny_model(family),

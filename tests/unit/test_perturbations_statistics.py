@@ -195,3 +195,17 @@ def test_summaries_do_not_depend_on_the_order_of_rows():
         for rows in (table, table.sample(frac=1, random_state=0))
     )
     pd.testing.assert_frame_equal(expected, found)
+
+
+def test_thresholds_are_summarised_and_compared_one_by_one():
+    arms = {"real__toward_real": [[10.0, 20.0]], "real__isotropic": [[30.0, 40.0]]}
+    low, lines = thresholds(**arms), curves(lambda d: d**2, **arms)
+    both = pd.concat([low, low.assign(threshold_nats=1.0, crossing=low["crossing"] + 100)])
+    medians = summarise(lines, both, seed=0, n_boot=20).query("statistic == 'median_crossing'")
+    found = medians.set_index(["threshold_nats", "direction"])["value"].to_dict()
+    expected = {(0.5, "toward_real"): 10, (0.5, "isotropic"): 30, (1.0, "toward_real"): 110, (1.0, "isotropic"): 130}
+    assert found == expected
+    compared = compare(lines, both, seed=0, n_boot=20)
+    assert compared.query("statistic == 'auroc'")["threshold_nats"].tolist() == [0.5, 1.0]
+    assert compared.query("statistic == 'median_difference_flatness_l2'")["threshold_nats"].isna().tolist() == [True]
+    assert len(summarise(lines, both, seed=0, n_boot=20).query("statistic == 'mean_cosine_minus_deviation'")) == 2

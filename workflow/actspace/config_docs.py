@@ -130,11 +130,16 @@ def _default(key: str, field: dict[str, Any], body: dict[str, Any]) -> str:
     return "its defaults" if isinstance(default, dict) and default else f"`{json.dumps(default)}`"
 
 
+def render() -> tuple[str, str]:
+    """Return the texts of the schema's file and of config/README.md."""
+    return json.dumps(schema(), indent=1, ensure_ascii=False) + "\n", re.sub(r"\n{3,}", "\n\n", readme())
+
+
 def main() -> None:
-    """Write the schema and config/README.md."""
-    SCHEMA.parent.mkdir(exist_ok=True)
-    SCHEMA.write_text(json.dumps(schema(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    README.write_text(re.sub(r"\n{3,}", "\n\n", readme()), encoding="utf-8")
+    """Write both files."""
+    for path, text in zip((SCHEMA, README), render(), strict=True):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

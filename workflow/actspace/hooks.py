@@ -61,6 +61,7 @@ def check_study(description: Mapping[str, Any], cfg: Mapping[str, Any]) -> None:
         for i, hook in enumerate(hooks):
             check_hook(hook, description["n_layers"], f"{where}[{i}]")
     for where, (site, read) in cfg["sites"].items():
+        check_hook(read, description["n_layers"], f"{where}.read")
         if layer_of(read, description["n_layers"]) < layer_of(site, description["n_layers"]):
             raise StudyError(f"{where}.read: '{read}' comes before the site '{site}'; choose a later hook point")
     for where, length in cfg["lengths"].items():

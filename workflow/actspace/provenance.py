@@ -21,6 +21,13 @@ from actspace.errors import StudyError
 PACKAGES = ("torch", "transformers", "transformer_lens", "numpy", "pandas", "scikit-learn", "pyarrow")
 
 
+@cache
+def installed_versions() -> dict[str, str]:
+    """Return the versions of the packages that numbers depend on."""
+    installed = {d.metadata["Name"].lower().replace("_", "-"): d.version for d in importlib.metadata.distributions()}
+    return {name: installed.get(name.replace("_", "-"), "absent") for name in PACKAGES}
+
+
 @dataclass(frozen=True)
 class MadeBy:
     """What made an artifact: rule, resolved settings, code fingerprint, inputs by sha256, software."""
@@ -30,7 +37,7 @@ class MadeBy:
     cfg: Mapping[str, Any]
     code: str
     inputs: Mapping[str, str]
-    versions: Mapping[str, str] = field(default_factory=lambda: installed_versions())
+    versions: Mapping[str, str] = field(default_factory=installed_versions)
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def adding(self, **extra: Any) -> MadeBy:
@@ -40,13 +47,6 @@ class MadeBy:
     def as_json(self) -> str:
         """Return the record as one line of key-sorted JSON, as it stands in Parquet and safetensors metadata."""
         return json.dumps(asdict(self), sort_keys=True, default=str)
-
-
-@cache
-def installed_versions() -> dict[str, str]:
-    """Return the versions of the packages that numbers depend on."""
-    installed = {d.metadata["Name"].lower().replace("_", "-"): d.version for d in importlib.metadata.distributions()}
-    return {name: installed.get(name.replace("_", "-"), "absent") for name in PACKAGES}
 
 
 def of(study: str, rule: str, params: Any, inputs: Iterable[str]) -> MadeBy:
@@ -100,7 +100,7 @@ def read_receipt(receipt: str | Path) -> dict[str, Any]:
     try:
         record: dict[str, Any] = json.loads(Path(receipt).read_text())
         record["sha256"]
-    except (ValueError, KeyError, OSError) as error:
+    except (ValueError, KeyError, TypeError, OSError) as error:
         raise StudyError(f"{receipt}: not a receipt ({type(error).__name__}); delete it and run again") from None
     return record
 

@@ -1,15 +1,6 @@
 # Cached activations: one job per capture and shard reads all hooks of the capture in one pass; then moments, and the surrogates made from them.
 
 
-def training_shards(wildcards):
-    return shards_of(wildcards.capture, wildcards.hook, "train")
-
-
-def shards_of_split(wildcards):
-    return shards_of(wildcards.capture, wildcards.hook, wildcards.split)
-
-
-
 for name, settings in STUDY.captures.items():
 
     rule:
@@ -17,14 +8,16 @@ for name, settings in STUDY.captures.items():
             f"activations_{name}"
         input:
             **model_inputs(),
-            **needs(selfcheck=f"{R}/selfcheck.parquet", tokens=f"{R}/tokens/{settings.tokens}/{{split}}-{{shard}}.parquet"),
+            **needs(
+                selfcheck=f"{R}/selfcheck.parquet",
+                tokens=f"{R}/tokens/{settings.tokens}/{{split}}-{{shard}}.parquet",
+            ),
         output:
-            **made(activations=[f"{R}/activations/{name}/{hook}/{{split}}-{{shard}}.parquet" for hook in settings.hooks]),
+            **made(
+                activations=[f"{R}/activations/{name}/{hook}/{{split}}-{{shard}}.parquet" for hook in settings.hooks]
+            ),
         log:
             f"{R}/logs/activations/{name}/{{split}}-{{shard}}.log",
-        params:
-            cfg=member_cfg("activations", capture=name),
-            code=code("activations"),
         conda:
             "../../envs/actspace.yaml"
         threads: 2
@@ -32,6 +25,9 @@ for name, settings in STUDY.captures.items():
             **on_device(),
             mem_mb=8000,
             runtime=240,
+        params:
+            cfg=member_cfg("activations", capture=name),
+            code=code("activations"),
         script:
             "../scripts/activations.py"
 
@@ -43,30 +39,33 @@ rule moments:
         **made(moments=f"{R}/moments/{{capture}}/{{hook}}.safetensors"),
     log:
         f"{R}/logs/moments/{{capture}}/{{hook}}.log",
+    group:
+        "moments"
+    conda:
+        "../../envs/actspace.yaml"
     params:
         cfg=stage_cfg("moments"),
         code=code("moments"),
-    conda:
-        "../../envs/actspace.yaml"
-    group:
-        "moments"
     script:
         "../scripts/moments.py"
 
 
 rule surrogate:
     input:
-        **needs(activations=shards_of_split, moments=f"{R}/moments/{{capture}}/{{hook}}.safetensors"),
+        **needs(
+            activations=shards_of_split,
+            moments=f"{R}/moments/{{capture}}/{{hook}}.safetensors",
+        ),
     output:
         **made(activations=f"{R}/surrogates/{{null}}/{{capture}}/{{hook}}/{{split}}.parquet"),
     log:
         f"{R}/logs/surrogates/{{null}}/{{capture}}/{{hook}}/{{split}}.log",
+    group:
+        "moments"
+    conda:
+        "../../envs/actspace.yaml"
     params:
         cfg=stage_cfg("surrogate"),
         code=code("surrogate"),
-    conda:
-        "../../envs/actspace.yaml"
-    group:
-        "moments"
     script:
         "../scripts/surrogate.py"

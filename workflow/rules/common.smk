@@ -3,13 +3,11 @@ import sys
 import time
 from pathlib import Path
 
-from snakemake.exceptions import WorkflowError
-
 # Every job, local or remote, parses this file first: so the package imports wherever a job runs, installed or not.
 WORKFLOW = Path(workflow.current_basedir).parent
 sys.path.insert(0, str(WORKFLOW))
-os.environ["PYTHONPATH"] = os.pathsep.join([str(WORKFLOW), *filter(None, [os.environ.get("PYTHONPATH")])])
-os.environ |= {"TQDM_DISABLE": "1", "TOKENIZERS_PARALLELISM": "true"}
+SEARCH_PATH = os.pathsep.join([str(WORKFLOW), *filter(None, [os.getenv("PYTHONPATH")])])
+os.environ |= {"PYTHONPATH": SEARCH_PATH, "TQDM_DISABLE": "1", "TOKENIZERS_PARALLELISM": "true"}
 
 from actspace import fingerprint, hooks, manifest, stages
 from actspace.errors import StudyError
@@ -18,21 +16,36 @@ from actspace.reading import read_study
 STARTED = time.monotonic()
 
 try:
-    STUDY = read_study(config, " + ".join(map(str, workflow.overwrite_configfiles)) or "config/config.yaml")
-    hooks.check_known(Path("results", STUDY.study, "model.json"), STUDY.model.source.model_dump(), stages.checks(STUDY))
+    STUDY = read_study(
+        config,
+        " + ".join(map(str, workflow.overwrite_configfiles)) or "config/config.yaml",
+    )
+    hooks.check_known(
+        Path("results", STUDY.study, "model.json"),
+        STUDY.model.source.model_dump(),
+        stages.checks(STUDY),
+    )
 except StudyError as error:
     sys.exit(str(error))
 
 R = "results/{study}"
 
 
+def one_of(names):
+    """A wildcard constraint: one of the members of a section, or nothing if it has none."""
+    return "|".join(names) or "(?!)"
+
+
 wildcard_constraints:
     study=STUDY.study,
     split="train|test|all",
     shard=r"\d{3}",
-    data="real|" + "|".join(["gaussian"]),
+    data="real|gaussian",
     hook=r"[A-Za-z0-9._]+",
-    **{name: r"[A-Za-z0-9_-]+" for name in ("capture", "tokens", "statements", "dictionaries", "probes", "experiment", "figure")},
+    capture=one_of(STUDY.captures),
+    dictionaries=one_of(STUDY.dictionaries),
+    probes=one_of(STUDY.probes),
+    experiment=one_of(STUDY.perturbations),
 
 
 def stage_cfg(stage):
@@ -97,11 +110,6 @@ def on_device():
     return {"device": device, "gpu": int(device == "cuda")}
 
 
-def one_of(names):
-    """A wildcard constraint: one of the members of a section, or nothing if it has none."""
-    return "|".join(names) or "(?!)"
-
-
 def shards_of(capture, hook, split):
     """Activations of one hook and split of a capture."""
     parts = [f"{split}-{shard}" for shard in stages.shards(STUDY, STUDY.captures[capture].tokens, split)]
@@ -110,7 +118,10 @@ def shards_of(capture, hook, split):
 
 def token_parts(tokens, split):
     """Token sequences of one split of a token set."""
-    return [f"results/{STUDY.study}/tokens/{tokens}/{split}-{shard}.parquet" for shard in stages.shards(STUDY, tokens, split)]
+    return [
+        f"results/{STUDY.study}/tokens/{tokens}/{split}-{shard}.parquet"
+        for shard in stages.shards(STUDY, tokens, split)
+    ]
 
 
 def moments_of(capture, hook):

@@ -1,74 +1,22 @@
 # Dictionaries: one target per fit; the same fits on real data and on nulls; all measured on held-out documents.
 
-FIT = f"{R}/dictionaries/{{dictionaries}}/{{hook}}/{{data}}/{{fit}}"
-FIT_LOG = f"{R}/logs/dictionaries/{{dictionaries}}/{{hook}}/{{data}}/{{fit}}"
-
-
-def fit_data(split):
-    """Rows of one split that a dictionary is fitted to or measured on: the capture's, or those of a surrogate of it."""
-
-    def paths(wildcards):
-        capture = STUDY.dictionaries[wildcards.dictionaries].capture
-        if wildcards.data == "real":
-            return shards_of(capture, wildcards.hook, split)
-        return [f"{R}/surrogates/{wildcards.data}/{capture}/{wildcards.hook}/{split}.parquet".format(study=STUDY.study)]
-
-    return paths
-
-
-def fit_moments(wildcards):
-    return moments_of(STUDY.dictionaries[wildcards.dictionaries].capture, wildcards.hook)
-
-
-def real_fits(wildcards):
-    members = fit_members(wildcards.dictionaries)
-    return [f"{path}.safetensors" for data, hook, path in members if data == "real" and hook == wildcards.hook]
-
-
-def splice_tokens(wildcards):
-    return token_parts(STUDY.captures[STUDY.dictionaries[wildcards.dictionaries].capture].tokens, "test")
-
-
-def all_metrics():
-    """Tables of every fit, and of the fits that were spliced into the model."""
-    paths = [f"{path}.metrics.parquet" for name in STUDY.dictionaries for _, _, path in fit_members(name)]
-    spliced = [(name, hook) for name, member in STUDY.dictionaries.items() if member.splice_sequences for hook in member.hooks]
-    return paths + [f"results/{STUDY.study}/dictionaries/{name}/{hook}/splice.parquet" for name, hook in spliced]
-
-
-def all_curves():
-    """Training curves of every SAE."""
-    paths = [path for name in STUDY.dictionaries for _, _, path in fit_members(name)]
-    return [f"{path}.curve.parquet" for path in paths if Path(path).name.startswith(("topk", "l1"))]
-
-
-def fit_members(dictionaries):
-    """Data, hook and path (without suffix) of every fit of a dictionary study."""
-    member = STUDY.dictionaries[dictionaries]
-    return [
-        (data, hook, FIT.format(study=STUDY.study, dictionaries=dictionaries, hook=hook, data=data, fit=fit))
-        for hook in member.hooks
-        for data in ["real", *member.nulls]
-        for fit in stages.fits(member)
-    ]
-
 
 rule kmeans:
     input:
         **needs(activations=fit_data("train"), moments=fit_moments),
     output:
         **made(fit=f"{FIT}.safetensors"),
-    wildcard_constraints:
-        fit="kmeans-[^/]+",
     log:
         f"{FIT_LOG}.log",
+    wildcard_constraints:
+        fit="kmeans-[^/]+",
+    group:
+        "fits"
+    conda:
+        "../../envs/actspace.yaml"
     params:
         cfg=stage_cfg("fit"),
         code=code("kmeans"),
-    conda:
-        "../../envs/actspace.yaml"
-    group:
-        "fits"
     script:
         "../scripts/kmeans.py"
 
@@ -78,17 +26,17 @@ rule pca:
         **needs(activations=fit_data("train"), moments=fit_moments),
     output:
         **made(fit=f"{FIT}.safetensors"),
-    wildcard_constraints:
-        fit="pca-[^/]+",
     log:
         f"{FIT_LOG}.log",
+    wildcard_constraints:
+        fit="pca-[^/]+",
+    group:
+        "fits"
+    conda:
+        "../../envs/actspace.yaml"
     params:
         cfg=stage_cfg("fit"),
         code=code("pca"),
-    conda:
-        "../../envs/actspace.yaml"
-    group:
-        "fits"
     script:
         "../scripts/pca.py"
 
@@ -98,19 +46,19 @@ rule sae:
         **needs(activations=fit_data("train"), moments=fit_moments),
     output:
         **made(fit=f"{FIT}.safetensors", curve=f"{FIT}.curve.parquet"),
-    wildcard_constraints:
-        fit="(topk|l1)-[^/]+",
     log:
         f"{FIT_LOG}.log",
-    params:
-        cfg=stage_cfg("fit"),
-        code=code("sae"),
+    wildcard_constraints:
+        fit="(topk|l1)-[^/]+",
     conda:
         "../../envs/actspace.yaml"
     resources:
         **on_device(),
         mem_mb=4000,
         runtime=240,
+    params:
+        cfg=stage_cfg("fit"),
+        code=code("sae"),
     script:
         "../scripts/sae.py"
 
@@ -122,13 +70,13 @@ rule dictionary_metrics:
         **made(table=f"{FIT}.metrics.parquet"),
     log:
         f"{FIT_LOG}.metrics.log",
+    group:
+        "fits"
+    conda:
+        "../../envs/actspace.yaml"
     params:
         cfg=stage_cfg("dictionary_metrics"),
         code=code("dictionary_metrics"),
-    conda:
-        "../../envs/actspace.yaml"
-    group:
-        "fits"
     script:
         "../scripts/dictionary_metrics.py"
 
@@ -141,15 +89,15 @@ rule splice:
         **made(table=f"{R}/dictionaries/{{dictionaries}}/{{hook}}/splice.parquet"),
     log:
         f"{R}/logs/dictionaries/{{dictionaries}}/{{hook}}/splice.log",
-    params:
-        cfg=stage_cfg("splice"),
-        code=code("splice"),
     conda:
         "../../envs/actspace.yaml"
     threads: 2
     resources:
         **on_device(),
         mem_mb=8000,
+    params:
+        cfg=stage_cfg("splice"),
+        code=code("splice"),
     script:
         "../scripts/splice.py"
 
@@ -166,11 +114,11 @@ rule dictionary_tables:
         ),
     log:
         f"{R}/logs/dictionary_tables.log",
+    localrule: True
+    conda:
+        "../../envs/actspace.yaml"
     params:
         cfg=member_cfg("no_settings"),
         code=code("dictionary_tables"),
-    conda:
-        "../../envs/actspace.yaml"
-    localrule: True
     script:
         "../scripts/dictionary_tables.py"

@@ -1,35 +1,15 @@
 # Perturbation sweeps: one job per experiment at one site; then the statistics of all experiments.
 
 
-def experiment_pool(wildcards):
-    """Training rows at the site: targets of directions."""
-    member = STUDY.perturbations[wildcards.experiment]
-    return shards_of(member.capture, member.site, "train")
-
-
-def experiment_bases(wildcards):
-    """Held-out rows at the site: base activations."""
-    member = STUDY.perturbations[wildcards.experiment]
-    return shards_of(member.capture, member.site, "test")
-
-
-def experiment_tokens(wildcards):
-    return token_parts(STUDY.captures[STUDY.perturbations[wildcards.experiment].capture].tokens, "test")
-
-
-def experiment_moments(wildcards):
-    member = STUDY.perturbations[wildcards.experiment]
-    return moments_of(member.capture, member.site)
-
-
-def all_experiments(table):
-    return [f"results/{STUDY.study}/perturbations/{name}/{table}.parquet" for name in STUDY.perturbations]
-
-
 rule perturbation:
     input:
         **model_inputs(),
-        **needs(pool=experiment_pool, bases=experiment_bases, tokens=experiment_tokens, moments=experiment_moments),
+        **needs(
+            pool=experiment_pool,
+            bases=experiment_bases,
+            tokens=experiment_tokens,
+            moments=experiment_moments,
+        ),
     output:
         **made(
             curves=f"{R}/perturbations/{{experiment}}/curves.parquet",
@@ -37,9 +17,6 @@ rule perturbation:
         ),
     log:
         f"{R}/logs/perturbations/{{experiment}}.log",
-    params:
-        cfg=stage_cfg("perturbation"),
-        code=code("perturbation"),
     conda:
         "../../envs/actspace.yaml"
     threads: 2
@@ -47,6 +24,9 @@ rule perturbation:
         **on_device(),
         mem_mb=8000,
         runtime=240,
+    params:
+        cfg=stage_cfg("perturbation"),
+        code=code("perturbation"),
     script:
         "../scripts/perturbation.py"
 
@@ -66,11 +46,11 @@ rule perturbation_tables:
         ),
     log:
         f"{R}/logs/perturbation_tables.log",
+    localrule: True
+    conda:
+        "../../envs/actspace.yaml"
     params:
         cfg=member_cfg("statistics"),
         code=code("perturbation_tables"),
-    conda:
-        "../../envs/actspace.yaml"
-    localrule: True
     script:
         "../scripts/perturbation_tables.py"

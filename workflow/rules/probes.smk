@@ -1,21 +1,6 @@
 # Probes of truth: one job fits all probes at every layer of a capture of statements; and the toy whose answers are known.
 
 
-def probe_activations(wildcards):
-    """The last token of every statement, at every hook of the capture, in the order of the config."""
-    capture = STUDY.probes[wildcards.probes].capture
-    return [path for hook in STUDY.captures[capture].hooks for path in shards_of(capture, hook, "all")]
-
-
-def probe_statements(wildcards):
-    return f"results/{STUDY.study}/statements/{STUDY.captures[STUDY.probes[wildcards.probes].capture].tokens}.parquet"
-
-
-def probe_results(table):
-    return [f"results/{STUDY.study}/probes/{name}/{table}.parquet" for name in STUDY.probes]
-
-
-
 rule probes:
     input:
         **needs(activations=probe_activations, statements=probe_statements),
@@ -27,14 +12,14 @@ rule probes:
         ),
     log:
         f"{R}/logs/probes/{{probes}}.log",
-    params:
-        cfg=stage_cfg("probes"),
-        code=code("probes"),
     conda:
         "../../envs/actspace.yaml"
     threads: 2
     resources:
         mem_mb=4000,
+    params:
+        cfg=stage_cfg("probes"),
+        code=code("probes"),
     script:
         "../scripts/probes.py"
 
@@ -49,11 +34,11 @@ rule toy:
         ),
     log:
         f"{R}/logs/toy.log",
+    conda:
+        "../../envs/actspace.yaml"
     params:
         cfg=stage_cfg("toy"),
         code=code("toy"),
-    conda:
-        "../../envs/actspace.yaml"
     script:
         "../scripts/toy.py"
 
@@ -72,11 +57,11 @@ rule probe_tables:
         ),
     log:
         f"{R}/logs/probe_tables.log",
+    localrule: True
+    conda:
+        "../../envs/actspace.yaml"
     params:
         cfg=member_cfg("statistics"),
         code=code("probe_tables"),
-    conda:
-        "../../envs/actspace.yaml"
-    localrule: True
     script:
         "../scripts/probe_tables.py"

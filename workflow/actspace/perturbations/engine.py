@@ -261,8 +261,6 @@ class Engine:
         length = prompts.token_ids.shape[1]
         if length in self._agreed_lengths:
             return
-        if getattr(self.model.hf.config.get_text_config(), "final_logit_softcapping", None):
-            raise UnsupportedAttentionError("it caps its logits")
         first = prompts.some(slice(0, 1))
         with hooked(self.model, self.site) as seen:
             self.model.hf.base_model(input_ids=first.token_ids, use_cache=False)

@@ -48,7 +48,7 @@ class Activations:
 
 
 def run_experiment(
-    engine: Engine, cfg: Mapping[str, Any], activations: Activations, seed: int, *, experiment: str, weights: str
+    engine: Engine, cfg: Mapping[str, Any], activations: Activations, seed: int
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Perturb the first prompts' activations from every base, into every family of directions, along every path.
 
@@ -57,12 +57,10 @@ def run_experiment(
     Parameters
     ----------
     cfg : mapping
-        `bases`, `directions`, `paths` (lists of names); `prompts` (how many); `draws` (directions per prompt and
-        family); `steps` (positions on a path, with both ends); `threshold_nats`.
+        `experiment` and `weights` (labels); `bases`, `directions`, `paths` (lists of names); `n_prompts`; `draws`
+        (directions per prompt and family); `steps` (positions on a path, with both ends); `thresholds_nats` (list).
     seed : int
         Of this experiment. Two experiments with one seed share their draws prompt by prompt.
-    experiment, weights : str
-        Labels for the tables.
 
     Returns
     -------
@@ -70,7 +68,7 @@ def run_experiment(
         One row per position: experiment, site, weights, base, direction, path, read_hook, prompt, draw, step,
         angle_deg, distance, relative_distance, kl_base_pert_nats, l2_late, cosine_late.
     thresholds : DataFrame
-        One row per curve: experiment, site, weights, base, direction, path, prompt, draw, threshold_nats, crossing,
+        One row per curve and threshold: experiment, site, weights, base, direction, path, prompt, draw, threshold_nats, crossing,
         end, cosine_minus_deviation. Crossing and end are in degrees (sphere) or in base norms (straight); a crossing
         is +inf where the curve stays under the threshold.
 
@@ -80,23 +78,24 @@ def run_experiment(
         If there are too few prompts or documents, a grid is too coarse, or a direction has no path.
     """
     available = len(activations.token_ids)
-    if available < cfg["prompts"]:
-        raise StudyError(f"prompts: {cfg['prompts']} asked for and {available} at hand; lower it or use more text")
+    if available < cfg["n_prompts"]:
+        raise StudyError(f"prompts: {cfg['n_prompts']} asked for and {available} at hand; lower it or use more text")
     for name in cfg["paths"]:
         PATHS[name].grid(cfg["steps"])
     gaussian = fit_gaussian(activations.mean, activations.covariance)
     per_prompt = len(cfg["directions"]) * cfg["draws"] * cfg["steps"] * engine.model.d_model
     batch = max(1, ELEMENTS_PER_BATCH.get(engine.model.device.type, ELEMENTS_PER_BATCH["cpu"]) // per_prompt)
     curves, thresholds = [], []
-    for first in range(0, cfg["prompts"], batch):
-        numbers = np.arange(first, min(first + batch, cfg["prompts"]))
+    for first in range(0, cfg["n_prompts"], batch):
+        numbers = np.arange(first, min(first + batch, cfg["n_prompts"]))
         for base, sweep in _sweeps(engine, cfg, activations, gaussian, numbers, seed):
-            labels = {"experiment": experiment, "weights": weights, "base": base, "path": sweep.path.name}
-            readout = sweep.along_grid()
-            crossings = sweep.first_crossings(readout.kl_base_pert_nats, cfg["threshold_nats"])
+            labels = {"experiment": cfg["experiment"], "weights": cfg["weights"], "base": base, "path": sweep.path.name}
             rows = _rows(cfg["directions"], numbers, cfg["draws"]).assign(**labels, site=engine.site)
+            readout = sweep.along_grid()
             curves.append(_curve_table(rows, sweep, readout))
-            thresholds.append(_threshold_table(rows, sweep, crossings, cfg["threshold_nats"], activations.mean))
+            for threshold in cfg["thresholds_nats"]:
+                crossings = sweep.first_crossings(readout.kl_base_pert_nats, threshold)
+                thresholds.append(_threshold_table(rows, sweep, crossings, threshold, activations.mean))
     return _joined(curves), _joined(thresholds)
 
 

@@ -118,7 +118,7 @@ def flatness(distance: Array, size: Array) -> Array:
 
 
 def per_curve(curves: pd.DataFrame) -> pd.DataFrame:
-    """Reduce each curve to one row: kl_at_end (nats), flatness_sqrt_2kl, flatness_l2."""
+    """Reduce each curve to one row: kl_at_end (nats), flatness_sqrt_2kl, flatness_l2; threshold_nats is NaN."""
     keys = [*SETTING, *ARM, "prompt", "draw"]
     n_steps = int(curves["step"].max()) + 1
     ordered = curves.sort_values([*keys, "step"], kind="stable")
@@ -128,7 +128,7 @@ def per_curve(curves: pd.DataFrame) -> pd.DataFrame:
     distance, kl, l2 = (ordered[name].to_numpy(np.float64).reshape(-1, n_steps) for name in columns)
     table = ordered[keys].iloc[::n_steps].reset_index(drop=True)
     shapes = {"flatness_sqrt_2kl": flatness(distance, np.sqrt(2 * kl)), "flatness_l2": flatness(distance, l2)}
-    return table.assign(kl_at_end=kl[:, -1], **shapes)
+    return table.assign(threshold_nats=np.nan, kl_at_end=kl[:, -1], **shapes)
 
 
 def local_linear(curves: pd.DataFrame) -> pd.Series:
@@ -153,22 +153,24 @@ def summarise(curves: pd.DataFrame, thresholds: pd.DataFrame, seed: int, n_boot:
     Parameters
     ----------
     curves, thresholds : DataFrame
-        As `experiment.run_experiment` gives them, of one or more experiments with one threshold each.
+        As `experiment.run_experiment` gives them, of one or more experiments.
 
     Returns
     -------
     DataFrame
-        experiment, site, weights, path, base, direction, statistic, value, low, high, n_prompts, n_directions.
-        Statistics: median_crossing, lower_quartile_crossing, upper_quartile_crossing, fraction_crossed,
-        mean_cosine_minus_deviation, median_kl_at_end, median_flatness_sqrt_2kl, median_flatness_l2.
+        experiment, site, weights, path, threshold_nats, base, direction, statistic, value, low, high, n_prompts,
+        n_directions. Statistics of each threshold: median_crossing, lower_quartile_crossing, upper_quartile_crossing
+        and fraction_crossed. With `threshold_nats` NaN, as they have none: mean_cosine_minus_deviation,
+        median_kl_at_end, median_flatness_sqrt_2kl and median_flatness_l2.
     """
-    one_per_curve = per_curve(curves)
+    cosines = thresholds.drop_duplicates([*SETTING, *ARM, "prompt", "draw"]).assign(threshold_nats=np.nan)
+    shapes = per_curve(curves)
     tables = [
         _of_arms(thresholds, "crossing", CROSSING_STATISTICS, seed, n_boot),
-        _of_arms(thresholds, "cosine_minus_deviation", {"mean_cosine_minus_deviation": mean}, seed, n_boot),
+        _of_arms(cosines, "cosine_minus_deviation", {"mean_cosine_minus_deviation": mean}, seed, n_boot),
     ]
-    shapes = ("kl_at_end", "flatness_sqrt_2kl", "flatness_l2")
-    tables += [_of_arms(one_per_curve, name, {f"median_{name}": median}, seed, n_boot) for name in shapes]
+    for name in ("kl_at_end", "flatness_sqrt_2kl", "flatness_l2"):
+        tables += [_of_arms(shapes, name, {f"median_{name}": median}, seed, n_boot)]
     return pd.concat(tables, ignore_index=True)
 
 
@@ -178,28 +180,30 @@ def compare(curves: pd.DataFrame, thresholds: pd.DataFrame, seed: int, n_boot: i
     Returns
     -------
     DataFrame
-        experiment, site, weights, path, statistic, a, b, value, low, high, n_prompts; `a` and `b` name arms as
-        "base|direction". Statistics: auroc (the share of pairs of draws in which a crosses before b, ties half) and
-        median_difference_crossing, median_difference_flatness_sqrt_2kl and median_difference_flatness_l2 (a minus b).
+        experiment, site, weights, path, threshold_nats, statistic, a, b, value, low, high, n_prompts; `a` and `b` name
+        arms as "base|direction". Statistics of each threshold: auroc (the share of pairs of draws in which a crosses
+        before b, ties half) and median_difference_crossing (a minus b). With `threshold_nats` NaN, as they have none:
+        median_difference_flatness_sqrt_2kl and median_difference_flatness_l2 (a minus b).
     """
     crossing: dict[str, Comparison] = {"auroc": auroc, "median_difference_crossing": median_difference}
     tables = [_of_pairs(thresholds, "crossing", crossing, seed, n_boot)]
-    one_per_curve = per_curve(curves)
+    shapes = per_curve(curves)
     for name in ("flatness_sqrt_2kl", "flatness_l2"):
         difference: dict[str, Comparison] = {f"median_difference_{name}": median_difference}
-        tables += [_of_pairs(one_per_curve, name, difference, seed, n_boot)]
+        tables += [_of_pairs(shapes, name, difference, seed, n_boot)]
     return pd.concat(tables, ignore_index=True)
 
 
 def _arms(table: pd.DataFrame, column: str) -> Iterator[tuple[dict[str, Any], dict[tuple[str, str], Array]]]:
-    """Yield for each setting the values (prompt, draw) of every arm, by (base, direction)."""
+    """Yield for each setting and threshold the values (prompt, draw) of every arm, by (base, direction)."""
+    keys = [*SETTING, "threshold_nats"]
     ordered = table.sort_values(["prompt", "draw"], kind="stable")
-    for setting, rows in ordered.groupby(SETTING, observed=True, sort=False):
+    for setting, rows in ordered.groupby(keys, observed=True, sort=False, dropna=False):
         arms = {
             (str(base), str(direction)): arm[column].to_numpy(np.float64).reshape(arm["prompt"].nunique(), -1)
             for (base, direction), arm in rows.groupby(ARM, observed=True, sort=False)
         }
-        yield dict(zip(SETTING, setting, strict=True)), arms
+        yield dict(zip(keys, setting, strict=True)), arms
 
 
 def _of_arms(

@@ -1,0 +1,13 @@
+from __future__ import annotations
+
+import pytest
+from tiny import TinyStudy
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> TinyStudy:
+    """A finished tiny study of the Llama architecture; tests leave it as they found it."""
+    study = TinyStudy(tmp_path_factory.mktemp("llama"), "llama")
+    run = study.snakemake()
+    assert run.code == 0, run.text[-5000:]
+    return study

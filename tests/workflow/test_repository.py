@@ -1,0 +1,75 @@
+"""Files that must stay in step: the generated schema and docs, the pins, the captions of figures."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+
+from actspace import config_docs, fingerprint, stages
+from actspace.reading import read_study
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = sorted((ROOT / "config").rglob("*.yaml"))
+
+
+def test_schema_and_readme_are_as_generated():
+    schema, readme = config_docs.render()
+    assert config_docs.SCHEMA.read_text(encoding="utf-8") == schema, "run `make docs`"
+    assert config_docs.README.read_text(encoding="utf-8") == readme, "run `make docs`"
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_configs_are_valid_for_the_models_and_for_the_schema_they_link(path: Path):
+    text = path.read_text()
+    link = re.match(r"# yaml-language-server: \$schema=(\S+)", text)
+    assert link
+    assert (path.parent / link[1]).resolve() == config_docs.SCHEMA
+    settings = yaml.safe_load(text)
+    read_study(settings, path.name)
+    jsonschema.validate(settings, config_docs.schema())
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_figure_has_its_caption_file(path: Path):
+    study = read_study(yaml.safe_load(path.read_text()), path.name)
+    captions = {caption for _, caption in stages.figures(study).values()}
+    assert not [caption for caption in captions if not (ROOT / "workflow" / "report" / f"{caption}.rst").is_file()]
+
+
+def test_the_conda_environment_has_the_pins_of_the_lock_file():
+    pins = set((ROOT / "requirements.txt").read_text().split())
+    listed = next(
+        d["pip"]
+        for d in yaml.safe_load((ROOT / "envs" / "actspace.yaml").read_text())["dependencies"]
+        if isinstance(d, dict)
+    )
+    assert not [pin for pin in listed if pin not in pins]
+
+
+def test_parsing_the_workflow_imports_neither_torch_nor_transformers():
+    parsed = {
+        name
+        for file in ("common.smk", "inputs.smk")
+        for name in re.findall(r"from actspace[.\w]* import (.+)", (ROOT / "workflow/rules" / file).read_text())
+    }
+    modules = {name.strip() for names in parsed for name in names.split(",")}
+    files = {ROOT / "workflow/actspace" / f"{name}.py" for name in modules} & set(
+        (ROOT / "workflow/actspace").glob("*.py")
+    )
+    reached = set().union(*(fingerprint.modules_of(file) for file in files))
+    assert not [
+        file
+        for file in reached | files
+        if re.search(r"^(import|from) (torch|transformers|transformer_lens)", file.read_text(), re.MULTILINE)
+    ]
+
+
+def test_every_rule_has_one_script_and_every_script_one_rule():
+    rules = "".join(path.read_text() for path in (ROOT / "workflow" / "rules").glob("*.smk"))
+    named = re.findall(r'"\.\./scripts/(\w+)\.py"', rules)
+    assert sorted(named) == sorted(path.stem for path in (ROOT / "workflow" / "scripts").glob("*.py"))
+    assert sorted(named) == sorted(re.findall(r'code=code\("(\w+)"\)', rules))

@@ -1,0 +1,172 @@
+"""What runs again after which edit: exactly what depends on it."""
+
+from __future__ import annotations
+
+import copy
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from tiny import TinyStudy
+
+END = {"claims", "figures", "report", "manifest"}
+DICTIONARY_END = END | {"dictionary_metrics", "dictionary_tables", "splice"}
+PERTURBATION_END = END | {"perturbation", "perturbation_tables"}
+ALL_CAPTURES = {f"activations_{name}" for name in ("contexts", "statements", "prompts", "untrained")}
+AFTER_CONTEXTS = {"moments", "surrogate", "kmeans", "pca", "sae"} | DICTIONARY_END
+AFTER_PROMPTS = {"moments"} | PERTURBATION_END
+PROBE_END = END | {"probes", "probe_tables"}
+LAST = {"report", "manifest"}
+
+Edit = Callable[[dict[str, Any]], object]
+
+
+def residual(c: dict[str, Any]) -> dict[str, Any]:
+    return c["dictionaries"]["residual"]
+
+
+EDITS: dict[str, tuple[Edit, set[str]]] = {
+    "title": (lambda c: c.update(title="Another title"), LAST),
+    "model.gauge does nothing if it is named": (lambda c: c["model"].update(gauge="raw"), set()),
+    "device": (lambda c: c.update(compute={"device": "cpu"}), set()),
+    "rows_per_launch": (lambda c: c.update(compute={"rows_per_launch": 64}), PERTURBATION_END),
+    "tokens.contexts.train": (
+        lambda c: c["tokens"]["contexts"].update(train=90),
+        {"tokens_contexts", "activations_contexts"} | AFTER_CONTEXTS,
+    ),
+    "statements.per_set": (
+        lambda c: c["statements"]["truth"].update(per_set=36),
+        {"statements", "activations_statements"} | PROBE_END,
+    ),
+    "captures.contexts.storage": (
+        lambda c: c["captures"]["contexts"].update(storage="float32"),
+        {"activations_contexts"} | AFTER_CONTEXTS,
+    ),
+    "captures.contexts.select": (
+        lambda c: c["captures"]["contexts"]["select"].update(first_position=2),
+        AFTER_CONTEXTS,
+    ),
+    "kmeans.tolerance": (lambda c: residual(c)["kmeans"].update(tolerance=0.01), {"kmeans"} | DICTIONARY_END),
+    "kmeans.sizes, one more": (lambda c: residual(c)["kmeans"].update(sizes=[4, 8, 16]), {"kmeans"} | DICTIONARY_END),
+    "topk.vectors": (lambda c: residual(c)["topk"].update(vectors=1000), {"sae"} | DICTIONARY_END),
+    "splice_sequences": (lambda c: residual(c).update(splice_sequences=3), {"splice", "dictionary_tables"} | END),
+    "probes.C": (lambda c: c["probes"]["truth"].update(C=0.1), PROBE_END),
+    "toy.points": (lambda c: c["toy"].update(points=1000), {"toy"} | END),
+    "perturbations.plateaus.draws": (lambda c: c["perturbations"]["plateaus"].update(draws=3), PERTURBATION_END),
+    "a new capture": (
+        lambda c: c["captures"].update(more={"tokens": "contexts", "hooks": ["blocks.1.hook_resid_post"]}),
+        {"activations_more"} | LAST,
+    ),
+    "numbers written otherwise": (lambda c: residual(c)["topk"].update(vectors="2e3", batch_size=64.0), set()),
+}
+
+
+@pytest.fixture
+def settings(finished: TinyStudy) -> Iterator[dict[str, Any]]:
+    original = finished.config()
+    yield copy.deepcopy(original)
+    finished.write(original)
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_a_config_edit_reruns_exactly_what_uses_it(finished: TinyStudy, settings, name):
+    edit, expected = EDITS[name]
+    edit(settings)
+    finished.write(settings)
+    assert set(finished.plan()) == expected
+
+
+def test_a_new_fit_computes_itself_alone(finished: TinyStudy, settings):
+    residual(settings)["kmeans"]["sizes"].append(16)
+    finished.write(settings)
+    planned = finished.plan()
+    assert planned["kmeans"] == 2  # on real data and on the surrogate
+    assert planned["dictionary_metrics"] == 2
+
+
+def test_swapping_two_settings_of_equal_type_is_seen(finished: TinyStudy, settings):
+    experiment = settings["perturbations"]["plateaus"]
+    experiment["prompts"], experiment["draws"] = experiment["draws"], experiment["prompts"]
+    finished.write(settings)
+    assert set(finished.plan()) == PERTURBATION_END
+
+
+@pytest.fixture
+def edited(finished: TinyStudy) -> Iterator[Callable[[str, str, str], None]]:
+    """Edit a file of the package; it is put back afterwards."""
+    kept: dict[str, str] = {}
+
+    def edit(name: str, old: str, new: str) -> None:
+        path = finished.folder / "workflow" / name
+        text = kept.setdefault(name, path.read_text())
+        assert old in text, f"{name} no longer holds {old!r}"
+        path.write_text(text.replace(old, new, 1))
+
+    yield edit
+    for name, text in kept.items():
+        (finished.folder / "workflow" / name).write_text(text)
+
+
+def test_comments_and_docstrings_rerun_nothing(finished: TinyStudy, edited):
+    edited("actspace/dictionaries/kmeans.py", '"""Fit k-means', '"""Fit, by the way, k-means')
+    edited("actspace/provenance.py", "import hashlib\n", "import hashlib  # a remark\n\n\n")
+    edited("scripts/kmeans.py", '"""One', '"""Exactly one')
+    assert finished.plan() == {}
+
+
+def test_editing_the_kmeans_code_reruns_kmeans_and_what_follows_only(finished: TinyStudy, edited):
+    edited("actspace/dictionaries/kmeans.py", "n_init=1", "n_init=2")
+    planned = finished.plan()
+    assert set(planned) == {"kmeans"} | DICTIONARY_END
+    assert planned["dictionary_metrics"] == planned["kmeans"] == 4
+
+
+def test_editing_a_script_reruns_its_rule(finished: TinyStudy, edited):
+    edited("scripts/claims.py", "entries.evaluate(found)", "entries.evaluate(dict(found))")
+    assert set(finished.plan()) == {"claims"} | LAST
+
+
+def test_editing_a_template_reruns_the_report(finished: TinyStudy, edited):
+    edited("actspace/report/page.css", "{", "{ ")
+    assert set(finished.plan()) == LAST
+
+
+def test_touching_every_result_reruns_nothing(finished: TinyStudy):
+    for path in sorted(finished.results.rglob("*"), reverse=True):
+        os.utime(path)
+    assert finished.plan() == {}
+
+
+def test_both_entry_points_and_both_ways_to_give_the_profile_agree(finished: TinyStudy):
+    assert finished.plan("-s", "workflow/Snakefile") == {}
+    assert finished.plan("--profile", "profiles/default") == {}
+    assert finished.plan("--workflow-profile", "profiles/default") == {}
+
+
+def test_a_fresh_folder_plans_every_stage(finished: TinyStudy, tmp_path):
+    for name in ("Snakefile", "workflow", "profiles", "envs", "config"):
+        source = finished.folder / name
+        (shutil.copytree if source.is_dir() else shutil.copy2)(source, tmp_path / name)
+    for name in ("text.txt", "model"):
+        (tmp_path / name).symlink_to(finished.folder / name)
+    fresh = object.__new__(TinyStudy)
+    fresh.folder = tmp_path
+    expected = ALL_CAPTURES | AFTER_CONTEXTS | AFTER_PROMPTS | PROBE_END
+    assert set(fresh.plan()) == expected | {
+        "model",
+        "selfcheck",
+        "statements",
+        "tokens_contexts",
+        "tokens_prompts",
+        "toy",
+    }
+
+
+def test_a_deleted_result_is_made_again_and_nothing_upstream(finished: TinyStudy):
+    table = finished.results / "tables" / "claims.csv"
+    kept = table.read_bytes()
+    table.unlink()
+    assert set(finished.plan()) == {"claims"} | LAST
+    table.write_bytes(kept)

@@ -1,0 +1,166 @@
+"""A tiny study in a folder of its own: a copy of the workflow, a random two-layer checkpoint, made-up text, and every stage of the DAG."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+import checkpoints
+
+ROOT = Path(__file__).parents[2]
+COPIED = ("Snakefile", "workflow", "profiles", "envs", "config")
+WORDS = ["the", "a", "cat", "dog", "city", "river", "of", "in", "on", "near", "house", "tree", "runs", "sleeps", "sees", "likes", "old", "green", "small", "and", "but", "Paris", "Rome", "seven", "nine"]
+JOB_LINE = re.compile(r"^(\w+) +(\d+)$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Run:
+    """Outcome of a Snakemake command."""
+
+    code: int
+    text: str
+
+    @property
+    def rules(self) -> Counter[str]:
+        """Rules of the job table, with their numbers of jobs."""
+        found = {name: int(count) for name, count in JOB_LINE.findall(self.text)}
+        return Counter({name: count for name, count in found.items() if name != "total"})
+
+
+class TinyStudy:
+    """A folder with a study; commands run in it."""
+
+    def __init__(self, folder: Path, architecture: str) -> None:
+        self.folder, self.architecture = folder, architecture
+        for name in COPIED:
+            copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy2
+            copy(ROOT / name, folder / name)
+        checkpoints.make(architecture, folder / "model", " ".join(WORDS))
+        (folder / "text.txt").write_text("\n".join(documents(160)))
+        self.write(config(architecture))
+
+    @property
+    def results(self) -> Path:
+        """Where the study's results lie."""
+        return self.folder / "results" / "tiny"
+
+    def config(self) -> dict[str, Any]:
+        """Read the config back, to change it."""
+        return yaml.safe_load((self.folder / "config" / "config.yaml").read_text())
+
+    def write(self, settings: dict[str, Any]) -> None:
+        """Write the config."""
+        (self.folder / "config" / "config.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
+
+    def snakemake(self, *arguments: str, **environment: str) -> Run:
+        """Run Snakemake on two cores."""
+        command = [sys.executable, "-m", "snakemake", "--cores", "2", "--nocolor", *arguments]
+        done = subprocess.run(
+            command, cwd=self.folder, capture_output=True, text=True, env={**os.environ, **environment}
+        )
+        return Run(done.returncode, done.stdout + done.stderr)
+
+    def plan(self, *arguments: str) -> Counter[str]:
+        """Return what a dry run would run, `all` left out."""
+        run = self.snakemake("-n", *arguments)
+        assert run.code == 0, run.text
+        return Counter({name: count for name, count in run.rules.items() if name != "all"})
+
+
+def documents(n: int) -> list[str]:
+    """Make documents of made-up sentences."""
+    rng = np.random.default_rng(0)
+    return [" ".join(rng.choice(WORDS, int(rng.integers(20, 60)))) + "." for _ in range(n)]
+
+
+def config(architecture: str) -> dict[str, Any]:
+    """Return the config of the tiny study: every stage, as small as it can be."""
+    context = {"capture": "contexts", "hooks": ["blocks.0.hook_resid_post"]}
+    sae = {"latents": [48], "vectors": 2000, "batch_size": 64}
+    sweep = {"read": "blocks.1.hook_resid_post", "prompts": 5, "draws": 2}
+    early = {"capture": "prompts", "site": "blocks.1.hook_resid_pre", **sweep}
+    return {
+        "study": "tiny",
+        "model": {
+            "source": {"kind": "folder", "path": "model"},
+            "gauge": "raw" if architecture == "llama" else "centred",
+        },
+        "corpus": {"sources": [{"kind": "file", "path": "text.txt", "format": "lines"}], "test_fraction": 0.3},
+        "tokens": {
+            "contexts": {"length": 16, "train": 100, "test": 40, "shards": 2},
+            "prompts": {"length": 6, "train": 100, "test": 40, "per_document": 2},
+        },
+        "statements": {"truth": {"generated": ["cities", "comparisons"], "per_set": 40}},
+        "captures": {
+            "contexts": {
+                "tokens": "contexts",
+                "hooks": ["blocks.0.hook_resid_post"],
+                "select": {"first_position": 1, "norm_outliers": 10},
+            },
+            "statements": {
+                "tokens": "truth",
+                "hooks": ["blocks.0.hook_resid_pre", "blocks.{0..1}.hook_resid_post"],
+                "positions": "last",
+            },
+            "prompts": {
+                "tokens": "prompts",
+                "hooks": ["blocks.1.hook_resid_pre"],
+                "positions": "last",
+                "storage": "float32",
+            },
+            "untrained": {
+                "tokens": "prompts",
+                "hooks": ["blocks.1.hook_resid_pre"],
+                "positions": "last",
+                "storage": "float32",
+                "weights": "random",
+            },
+        },
+        "dictionaries": {
+            "residual": {
+                **context,
+                "kmeans": {"sizes": [4, 8]},
+                "pca": {"ranks": [2]},
+                "topk": {**sae, "k": [4]},
+                "l1": {**sae, "coefficients": [1]},
+                "splice_sequences": 4,
+            }
+        },
+        "probes": {"truth": {"capture": "statements", "splits": 3}},
+        "toy": {"d_model": 8, "points": 2000, "draws": 2},
+        "perturbations": {
+            "plateaus": {
+                **early,
+                "bases": ["real", "covariance_random"],
+                "directions": ["toward_covariance_random"],
+                "paths": ["sphere", "straight"],
+            },
+            "plateaus_random_weights": {
+                **early,
+                "capture": "untrained",
+                "bases": ["real", "covariance_random"],
+                "directions": ["toward_covariance_random"],
+            },
+            "sensitive_directions": {
+                **early,
+                "bases": ["real"],
+                "directions": [
+                    "toward_real",
+                    "toward_covariance_random",
+                    "isotropic",
+                    "real_mixture",
+                    "covariance_mixture",
+                ],
+            },
+        },
+    }

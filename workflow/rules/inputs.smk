@@ -1,0 +1,212 @@
+# What the rules of each stage take as inputs, as functions of the wildcards; and every artifact of a study.
+
+
+# sources
+
+
+def gguf_source():
+    """The file that a model is converted from: the user's own, or the wheel that holds it."""
+    source = STUDY.model.source
+    if stages.converted_model(STUDY) is None:
+        return {}
+    return {"gguf": ancient(source.path)} if source.kind == "gguf" else needs(gguf=wheel_of(source))
+
+
+def corpus_wheels():
+    """Wheels that hold text; their content is pinned by sha256 in the config."""
+    sources = STUDY.corpus.sources if STUDY.corpus else []
+    return sorted({wheel_of(source) for source in sources if source.kind == "package"})
+
+
+def statement_files(wildcards):
+    """The CSV files of a set of statements; fetched ones count by their receipts, the user's own by themselves."""
+    paths = [stages.local_copy(place) for place in STUDY.statements[wildcards.statements].files.values()]
+    return [f"{path}.json" if path.startswith("resources/statements/") else path for path in paths]
+
+
+def wheel_of(source):
+    return f"resources/packages/{source.name}-{source.version}.whl"
+
+
+# activations
+
+
+def training_shards(wildcards):
+    return shards_of(wildcards.capture, wildcards.hook, "train")
+
+
+def shards_of_split(wildcards):
+    return shards_of(wildcards.capture, wildcards.hook, wildcards.split)
+
+
+# dictionaries
+
+FIT = f"{R}/dictionaries/{{dictionaries}}/{{hook}}/{{data}}/{{fit}}"
+FIT_LOG = f"{R}/logs/dictionaries/{{dictionaries}}/{{hook}}/{{data}}/{{fit}}"
+
+
+def fit_data(split):
+    """Rows of one split that a dictionary is fitted to or measured on: the capture's, or those of a surrogate of it."""
+
+    def paths(wildcards):
+        capture = STUDY.dictionaries[wildcards.dictionaries].capture
+        if wildcards.data == "real":
+            return shards_of(capture, wildcards.hook, split)
+        return [f"{R}/surrogates/{wildcards.data}/{capture}/{wildcards.hook}/{split}.parquet".format(study=STUDY.study)]
+
+    return paths
+
+
+def fit_moments(wildcards):
+    return moments_of(STUDY.dictionaries[wildcards.dictionaries].capture, wildcards.hook)
+
+
+def real_fits(wildcards):
+    members = fit_members(wildcards.dictionaries)
+    return [f"{path}.safetensors" for data, hook, path in members if data == "real" and hook == wildcards.hook]
+
+
+def splice_tokens(wildcards):
+    return token_parts(
+        STUDY.captures[STUDY.dictionaries[wildcards.dictionaries].capture].tokens,
+        "test",
+    )
+
+
+def all_metrics():
+    """Tables of every fit, and of the fits that were spliced into the model."""
+    paths = [f"{path}.metrics.parquet" for name in STUDY.dictionaries for _, _, path in fit_members(name)]
+    spliced = [
+        (name, hook) for name, member in STUDY.dictionaries.items() if member.splice_sequences for hook in member.hooks
+    ]
+    return paths + [f"results/{STUDY.study}/dictionaries/{name}/{hook}/splice.parquet" for name, hook in spliced]
+
+
+def all_curves():
+    """Training curves of every SAE."""
+    paths = [path for name in STUDY.dictionaries for _, _, path in fit_members(name)]
+    return [f"{path}.curve.parquet" for path in paths if Path(path).name.startswith(("topk", "l1"))]
+
+
+def fit_members(dictionaries):
+    """Data, hook and path (without suffix) of every fit of a dictionary study."""
+    member = STUDY.dictionaries[dictionaries]
+    return [
+        (
+            data,
+            hook,
+            FIT.format(
+                study=STUDY.study,
+                dictionaries=dictionaries,
+                hook=hook,
+                data=data,
+                fit=fit,
+            ),
+        )
+        for hook in member.hooks
+        for data in ["real", *member.nulls]
+        for fit in stages.fits(member)
+    ]
+
+
+# probes
+
+
+def probe_activations(wildcards):
+    """The last token of every statement, at every hook of the capture, in the order of the config."""
+    capture = STUDY.probes[wildcards.probes].capture
+    return [path for hook in STUDY.captures[capture].hooks for path in shards_of(capture, hook, "all")]
+
+
+def probe_statements(wildcards):
+    return f"results/{STUDY.study}/statements/{STUDY.captures[STUDY.probes[wildcards.probes].capture].tokens}.parquet"
+
+
+def probe_results(table):
+    return [f"results/{STUDY.study}/probes/{name}/{table}.parquet" for name in STUDY.probes]
+
+
+# perturbations
+
+
+def experiment_pool(wildcards):
+    """Training rows at the site: targets of directions."""
+    member = STUDY.perturbations[wildcards.experiment]
+    return shards_of(member.capture, member.site, "train")
+
+
+def experiment_bases(wildcards):
+    """Held-out rows at the site: base activations."""
+    member = STUDY.perturbations[wildcards.experiment]
+    return shards_of(member.capture, member.site, "test")
+
+
+def experiment_tokens(wildcards):
+    return token_parts(STUDY.captures[STUDY.perturbations[wildcards.experiment].capture].tokens, "test")
+
+
+def experiment_moments(wildcards):
+    member = STUDY.perturbations[wildcards.experiment]
+    return moments_of(member.capture, member.site)
+
+
+def all_experiments(table):
+    return [f"results/{STUDY.study}/perturbations/{name}/{table}.parquet" for name in STUDY.perturbations]
+
+
+# report
+
+TABLES = f"results/{STUDY.study}/tables"
+FIGURES = stages.figures(STUDY)
+
+
+def study_tables():
+    """The tables that claims, figures and the page read."""
+    return [f"{TABLES}/{name}.parquet" for name in stages.tables(STUDY)]
+
+
+def study_artifacts():
+    """Every artifact of the study but the page and the manifest."""
+    root = f"results/{STUDY.study}"
+    captured = [
+        (name, hook, part)
+        for name, c in STUDY.captures.items()
+        for hook in c.hooks
+        for part in stages.parts(STUDY, c.tokens)
+    ]
+    fits = [(data, path) for name in STUDY.dictionaries for data, _, path in fit_members(name)]
+    nulls = {(null, d.capture, hook) for d in STUDY.dictionaries.values() for null in d.nulls for hook in d.hooks}
+    return [
+        f"{root}/model.json",
+        f"{root}/selfcheck.parquet",
+        *(
+            f"{root}/tokens/{name}/{part}.parquet"
+            for name in [*STUDY.tokens, *STUDY.statements]
+            for part in stages.parts(STUDY, name)
+        ),
+        *(f"{root}/statements/{name}.parquet" for name in STUDY.statements),
+        *(f"{root}/activations/{name}/{hook}/{part}.parquet" for name, hook, part in captured),
+        *(moments_of(*place) for place in sorted(stages.hooks_with_moments(STUDY))),
+        *(
+            f"{root}/surrogates/{null}/{capture}/{hook}/{split}.parquet"
+            for null, capture, hook in sorted(nulls)
+            for split in stages.SPLITS
+        ),
+        *(f"{path}.safetensors" for _, path in fits),
+        *all_metrics(),
+        *all_curves(),
+        *(
+            f"{root}/probes/{name}/{file}"
+            for name in STUDY.probes
+            for file in ("scores.parquet", "angles.parquet", "directions.safetensors")
+        ),
+        *(
+            f"{root}/perturbations/{name}/{table}.parquet"
+            for name in STUDY.perturbations
+            for table in ("curves", "thresholds")
+        ),
+        *study_tables(),
+        *(f"{TABLES}/{name}.csv" for name in stages.tables(STUDY) if name not in stages.ONLY_DRAWN),
+        *(f"{TABLES}/{name}.{kind}" for name in ("claims", "untested_claims") for kind in ("parquet", "csv")),
+        *(f"{root}/figures/{figure}.svg" for figure in FIGURES),
+    ]
