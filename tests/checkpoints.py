@@ -23,13 +23,15 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+torch.set_num_threads(1)  # networks this small are slower on more
+
 ARCHITECTURES = ("gpt2", "gpt_neox", "llama")
 """LayerNorm and learned positions; LayerNorm, partial rotary positions, parallel blocks; RMSNorm, grouped queries."""
 VOCABULARY, D_MODEL, N_LAYERS, CONTEXT = 300, 32, 2, 64
 SPECIAL = "<|endoftext|>"
 TEXT = "The cat sat on the mat, and the city of Paris is in France; 0123456789 elements have symbols.\n"
 
-IDS = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
+IDS = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": None}
 SIZES = {"hidden_size": D_MODEL, "num_attention_heads": 4, "max_position_embeddings": CONTEXT, "intermediate_size": 48}
 GROUPED = {**SIZES, "num_key_value_heads": 2, "head_dim": 8}
 MAKERS: dict[str, Callable[..., PreTrainedModel]] = {

@@ -197,3 +197,12 @@ def test_transfer_between_sets_does_not_count_as_held_out(tables):
 def test_a_trained_control_is_not_taken_for_random_weights(tables):
     table = tables["perturbation_comparisons"].assign(weights="trained")
     assert "plateaus_need_training" in set(claims.untested({"perturbation_comparisons": table})["id"])
+
+
+def test_a_claim_reads_the_published_threshold_of_several():
+    tables = study_tables()
+    published = tables["perturbation_comparisons"]
+    other = published.assign(threshold_nats=1.0, value=0.0, low=0.0, high=0.0)
+    tables["perturbation_comparisons"] = pd.concat([published, other], ignore_index=True)
+    both, alone = (claims.evaluate(t).set_index("id").loc["plateaus"] for t in (tables, study_tables()))
+    assert both["value"] == alone["value"] != 0

@@ -139,6 +139,7 @@ def test_a_config_that_is_no_mapping_is_refused(config):
         ("tokens/prompts/length", 2.5, "found 2.5; input should be a valid integer"),
         ("tokens/prompts/length", "eight", "found 'eight'; input should be a valid integer"),
         ("tokens/prompts/length", 0, "found 0; input should be greater than 0"),
+        ("tokens/prompts/shards", 1001, "found 1001; input should be less than or equal to 1000"),
         ("seed", -1, "found -1; input should be greater than or equal to 0"),
     ],
 )
@@ -304,3 +305,15 @@ def test_a_long_value_is_cut_short():
 @pytest.mark.parametrize("file", sorted((Path(__file__).parents[2] / "config").rglob("*.yaml")), ids=lambda f: f.stem)
 def test_the_studies_that_come_along_are_sound(file):
     assert isinstance(read_study(yaml.safe_load(file.read_text()), file.name), Study)
+
+
+def test_the_final_norm_is_read_and_never_replaced():
+    config = changed("captures/ends/hooks", ["ln_final.hook_normalized"])
+    config["perturbations"]["plateau"]["site"] = "ln_final.hook_normalized"
+    line = "perturbations.plateau.site: a value at 'ln_final.hook_normalized' cannot take the residual's place; "
+    assert complaint(config).startswith(line)
+    config = changed("captures/whole/hooks", ["ln_final.hook_normalized"])
+    config["dictionaries"]["both"] |= {"hooks": ["ln_final.hook_normalized"], "splice_sequences": 1}
+    assert complaint(config).startswith("dictionaries.both.splice_sequences: a value at 'ln_final.hook_normalized' can")
+    config["dictionaries"]["both"]["splice_sequences"] = 0
+    assert read_study(config).dictionaries["both"].hooks == ["ln_final.hook_normalized"]

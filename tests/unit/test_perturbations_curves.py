@@ -8,6 +8,7 @@ import torch
 from actspace.errors import StudyError
 from actspace.perturbations import experiment
 from actspace.perturbations.curves import Sweep
+from actspace.perturbations.directions import draw_targets
 from actspace.perturbations.engine import Engine
 from actspace.perturbations.experiment import Activations, run_experiment
 from actspace.perturbations.paths import PATHS
@@ -219,3 +220,28 @@ def test_each_threshold_has_its_own_crossings_on_the_same_curves():
     assert (wide[0.1] < wide[0.5]).all()
     alone = THRESHOLDS[THRESHOLDS["prompt"] == 0].set_index(keys)["crossing"]
     np.testing.assert_allclose(wide[0.5], alone.reindex(wide.index), rtol=1e-3)
+
+
+def test_targets_avoid_the_document_of_their_own_prompt(monkeypatch):
+    seen = []
+
+    def spy(pool, gaussian, documents, *args):
+        seen.extend(documents)
+        return draw_targets(pool, gaussian, documents, *args)
+
+    monkeypatch.setattr(experiment, "draw_targets", spy)
+    run()
+    assert seen == [0, 1, 2]
+
+
+def test_every_vector_of_the_centred_gauge_is_centred(monkeypatch):
+    seen = []
+    measure = Engine.measure
+
+    def spy(self, prompts, reference, vectors):
+        seen.append(vectors.mean(-1).abs().max().item())
+        return measure(self, prompts, reference, vectors)
+
+    monkeypatch.setattr(Engine, "measure", spy)
+    run(gauge="centred")
+    assert max(seen) < 1e-12

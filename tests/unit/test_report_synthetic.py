@@ -195,7 +195,7 @@ def perturbation_comparisons() -> pd.DataFrame:
             rows.append((experiment, site, weights, path, "auroc", a, b, value, value - 0.02, value + 0.02))
             rows.append((experiment, site, weights, path, "median_difference_crossing", a, b, -9.0, -12.0, -6.0))
     keys = ["experiment", "site", "weights", "path", "statistic", "a", "b", "value", "low", "high"]
-    return pd.DataFrame(rows, columns=keys).assign(n_prompts=24)
+    return pd.DataFrame(rows, columns=keys).assign(n_prompts=24, threshold_nats=0.5)
 
 
 def perturbation_statistics() -> pd.DataFrame:

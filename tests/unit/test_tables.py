@@ -53,7 +53,7 @@ def test_two_equal_writes_give_equal_bytes(tmp_path):
 
 def test_the_csv_holds_the_same_numbers(tmp_path):
     tables.write_both(tmp_path / "blocks.1.parquet", TABLE, MADE_BY)
-    assert (tmp_path / "blocks.1.csv").read_text().startswith("metric,value,kl_nats,n_rows\nl0,1.5,inf,3\n")
+    assert (tmp_path / "blocks.1.csv").read_bytes().startswith(b"metric,value,kl_nats,n_rows\nl0,1.5,inf,3\n")
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "blocks.1.csv"), TABLE, check_dtype=False)
 
 

@@ -12,11 +12,12 @@ import pytest
 from tiny import TinyStudy
 
 END = {"claims", "figures", "report", "manifest"}
+AFTER_MOMENTS = {"moments", "activation_table"}
 DICTIONARY_END = END | {"dictionary_metrics", "dictionary_tables", "splice"}
 PERTURBATION_END = END | {"perturbation", "perturbation_tables"}
 ALL_CAPTURES = {f"activations_{name}" for name in ("contexts", "statements", "prompts", "untrained")}
-AFTER_CONTEXTS = {"moments", "surrogate", "kmeans", "pca", "sae"} | DICTIONARY_END
-AFTER_PROMPTS = {"moments"} | PERTURBATION_END
+AFTER_CONTEXTS = AFTER_MOMENTS | {"surrogate", "kmeans", "pca", "sae"} | DICTIONARY_END
+AFTER_PROMPTS = AFTER_MOMENTS | PERTURBATION_END
 PROBE_END = END | {"probes", "probe_tables"}
 LAST = {"report", "manifest"}
 

@@ -22,6 +22,8 @@ from pydantic import (
     model_validator,
 )
 
+from actspace.hooks import FINAL_HOOK
+
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=64)]
 Hook = Annotated[str, StringConstraints(pattern=r"^(blocks\.\d+\.hook_resid_(pre|post)|ln_final\.hook_normalized)$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -205,7 +207,7 @@ class Tokens(Strict):
     train: Positive = Field(description="Number of training sequences.")
     test: Positive = Field(description="Number of held-out sequences, from other documents.")
     per_document: Positive | None = Field(None, description="At most so many sequences of one document.")
-    shards: Positive = Field(1, description="Files, and jobs, per split.")
+    shards: Positive = Field(1, le=1000, description="Files, and jobs, per split.")
 
 
 class Statements(Strict):
@@ -391,7 +393,7 @@ class Perturbation(Strict):
     )
     prompts: Positive = Field(description="Base prompts, the first of the test split.")
     draws: Positive = Field(4, description="Directions per prompt and family.")
-    steps: Annotated[int, Field(ge=5), BeforeValidator(_integer)] = Field(
+    steps: Annotated[int, Field(ge=31), BeforeValidator(_integer)] = Field(
         31, description="Points on a path, the undisturbed base included; 31 make 6 degrees on the sphere."
     )
     thresholds_nats: list[PositiveFloat] = Field(
@@ -442,6 +444,7 @@ class Study(Strict):
                 {f"hooks[{i}]": hook for i, hook in enumerate(member.hooks)},
             )
             _has_test_sequences(self, f".dictionaries.{name}.splice_sequences", member.capture, member.splice_sequences)
+            _can_be_replaced(f".dictionaries.{name}.splice_sequences", member.hooks if member.splice_sequences else [])
         for name, probe in self.probes.items():
             _known(
                 f".probes.{name}.capture",
@@ -452,6 +455,7 @@ class Study(Strict):
             _stores_last(self, f".probes.{name}.capture", probe.capture)
         for name, experiment in self.perturbations.items():
             _from_tokens(self, f".perturbations.{name}", experiment.capture, {"site": experiment.site})
+            _can_be_replaced(f".perturbations.{name}.site", [experiment.site])
             _stores_last(self, f".perturbations.{name}.capture", experiment.capture)
             _has_test_sequences(self, f".perturbations.{name}.prompts", experiment.capture, experiment.prompts)
         return self
@@ -467,6 +471,13 @@ def _known(where: str, name: str, known: list[str], what: str) -> None:
 def _stores_last(study: Study, where: str, capture: str) -> None:
     if study.captures[capture].positions != "last":
         raise ValueError(f"{where}: '{capture}' stores all positions; give a capture with `positions: last`")
+
+
+def _can_be_replaced(where: str, hooks: list[str]) -> None:
+    if FINAL_HOOK in hooks:
+        raise ValueError(
+            f"{where}: a value at '{FINAL_HOOK}' cannot take the residual's place; choose another hook point"
+        )
 
 
 def _has_test_sequences(study: Study, where: str, capture: str, wanted: int) -> None:

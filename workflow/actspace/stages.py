@@ -45,10 +45,10 @@ def parts(study: Study, tokens: str) -> list[str]:
     return [f"{split}-{shard}" for split in (*SPLITS, "all") for shard in shards(study, tokens, split)]
 
 
-def hooks_with_moments(study: Study) -> set[tuple[str, str]]:
+def hooks_with_moments(study: Study) -> list[tuple[str, str]]:
     """List the pairs of capture and hook whose moments some stage needs."""
     wanted = {(member.capture, hook) for member in study.dictionaries.values() for hook in member.hooks}
-    return wanted | {(member.capture, member.site) for member in study.perturbations.values()}
+    return sorted(wanted | {(member.capture, member.site) for member in study.perturbations.values()})
 
 
 def fits(member: Dictionaries) -> dict[str, dict[str, Any]]:
@@ -86,7 +86,8 @@ def fit_labels(fit: str) -> dict[str, Any]:
 
 def tables(study: Study) -> list[str]:
     """List the tables that claims, figures and the page read."""
-    found = ["dictionary_metrics", "training_curves"] if study.dictionaries else []
+    found = ["activations"] if hooks_with_moments(study) else []
+    found += ["dictionary_metrics", "training_curves"] if study.dictionaries else []
     found += ["toy_truth", "toy_points", "toy_directions"] if study.toy else []
     found += ["probe_scores", "probe_summary", "probe_angles"] if study.probes else []
     names = ("curves", "thresholds", "statistics", "comparisons")
@@ -187,6 +188,11 @@ def moments(study: Study, capture: str, hook: str) -> dict[str, Any]:
         "select": study.captures[capture].select.model_dump(),
         "seed": seed_for(study.seed, "moments", capture, hook),
     }
+
+
+def activation_table(study: Study) -> dict[str, Any]:
+    """Which hook points the table lists."""
+    return {"places": [{"capture": capture, "hook": hook} for capture, hook in hooks_with_moments(study)]}
 
 
 def surrogate(study: Study, null: str, capture: str, hook: str, split: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from actspace.corpora import Document, split_of
@@ -155,6 +156,15 @@ def make(
         if all(part.full for part in rows.values()):
             return {split: part.table() for split, part in rows.items()}, _counts(rows, read)
     raise StudyError(_too_short(rows, cfg, read))
+
+
+def spread(sequences: pa.Table, n: int) -> NDArray[np.int64]:
+    """Choose n sequences from as many documents as possible: the first windows of all documents, then the second ones.
+
+    A document's own windows are alike, and intervals resample documents or prompts. Returns row numbers; all of them
+    if there are fewer than n.
+    """
+    return np.argsort(sequences["window"].to_numpy(), kind="stable")[:n]
 
 
 def statements_table(statements: Sequence[str], tokenizer: Any, bos: bool) -> pa.Table:

@@ -69,3 +69,20 @@ rule surrogate:
         code=code("surrogate"),
     script:
         "../scripts/surrogate.py"
+
+
+rule activation_table:
+    input:
+        **needs(moments=[moments_of(*place) for place in stages.hooks_with_moments(STUDY)]),
+    output:
+        **made(table=f"{R}/tables/activations.parquet", table_csv=f"{R}/tables/activations.csv"),
+    log:
+        f"{R}/logs/activation_table.log",
+    localrule: True
+    conda:
+        "../../envs/actspace.yaml"
+    params:
+        cfg=member_cfg("activation_table"),
+        code=code("activation_table"),
+    script:
+        "../scripts/activation_table.py"

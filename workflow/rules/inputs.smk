@@ -186,7 +186,7 @@ def study_artifacts():
         ),
         *(f"{root}/statements/{name}.parquet" for name in STUDY.statements),
         *(f"{root}/activations/{name}/{hook}/{part}.parquet" for name, hook, part in captured),
-        *(moments_of(*place) for place in sorted(stages.hooks_with_moments(STUDY))),
+        *(moments_of(*place) for place in stages.hooks_with_moments(STUDY)),
         *(
             f"{root}/surrogates/{null}/{capture}/{hook}/{split}.parquet"
             for null, capture, hook in sorted(nulls)

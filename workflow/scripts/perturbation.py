@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from actspace import models, provenance, tables
+from actspace import models, provenance, tables, tokens
 from actspace.activations import moments, store
 from actspace.jobs import device, log_to
 from actspace.perturbations.engine import Engine
@@ -19,11 +19,13 @@ def main(job):
     engine = Engine(model, cfg["site"], cfg["read"], settings["gauge"], cfg["rows_per_launch"])
     bases, pool = store.read(job.input.bases), store.read(job.input.pool)
     prompts = tables.concat_arrow(job.input.tokens)
+    # Rows of a capture stand in the order of its sequences, so one choice serves tokens and activations.
+    chosen = tokens.spread(prompts, cfg["experiment"]["n_prompts"])
     known = moments.load(job.input.moments)
     activations = Activations(
-        token_ids=torch.from_numpy(np.stack(prompts["token_ids"].to_numpy())),
-        documents=bases.column("document_id"),
-        real=bases.x.numpy(),
+        token_ids=torch.from_numpy(np.stack(prompts["token_ids"].take(chosen).to_numpy())),
+        documents=bases.column("document_id")[chosen],
+        real=bases.x.numpy()[chosen],
         pool=pool.x.numpy(),
         pool_documents=pool.column("document_id"),
         mean=known.mean.numpy(),

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from actspace import models, provenance, tables
+from actspace import models, provenance, tables, tokens
 from actspace.activations import moments
 from actspace.dictionaries import base, splice
 from actspace.jobs import device, log_to
@@ -14,7 +14,8 @@ def main(job):
     settings = cfg["model"]
     folder = models.locate(settings["source"], job.input.get("weights"), settings["trust_remote_code"])
     model = models.load(folder, settings, device(job.resources.device))
-    sequences = tables.concat_arrow(job.input.tokens).slice(0, cfg["sequences"])
+    sequences = tables.concat_arrow(job.input.tokens)
+    sequences = sequences.take(tokens.spread(sequences, cfg["sequences"]))
     fits = {Path(path).stem: base.load(path, model.device) for path in job.input.fits}
     mean = moments.load(job.input.moments).mean
     table, passes = splice.evaluate(

@@ -113,6 +113,25 @@ def load(path: str | Path) -> Moments:
         )
 
 
+def describe(moments: Moments) -> dict[str, float]:
+    """Return what a reader wants to know of a hook point's activations, by column of the table `activations`.
+
+    `largest_dimension_share` is the share of the total variance in the one dimension that has most of it: where that is much, raw
+    distances, and with them k-means and unexplained variance, are mostly about that dimension.
+    """
+    variances = torch.diag(moments.covariance)
+    return {
+        "n_rows": moments.count,
+        "n_excluded": moments.excluded,
+        "mean_norm": moments.mean_norm,
+        "median_distance": moments.median_distance,
+        "median_angle_deg": moments.median_angle_deg,
+        "covariance_rank": moments.rank,
+        "largest_dimension": int(variances.argmax()),
+        "largest_dimension_share": float(variances.max() / variances.sum()),
+    }
+
+
 def limit_for(data: str, path: str | Path) -> float:
     """Return the norm above which rows of some data are left out: the training rows' own limit for real data, none for a surrogate.
 

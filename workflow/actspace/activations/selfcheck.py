@@ -18,7 +18,7 @@ from actspace.errors import StudyError
 from actspace.hooks import FINAL_HOOK
 from actspace.models import LanguageModel, to_gauge
 
-TOLERANCE = {"float32": 1e-4, "bfloat16": 5e-2, "float16": 5e-3}
+TOLERANCE = {"float32": 1e-4, "bfloat16": 1e-1, "float16": 2e-2}
 
 
 def check(model: LanguageModel, folder: Path, token_ids: Tensor, settings: Mapping[str, Any]) -> pd.DataFrame:
@@ -32,7 +32,8 @@ def check(model: LanguageModel, folder: Path, token_ids: Tensor, settings: Mappi
 
     Returns
     -------
-    DataFrame with the columns check, relative_deviation (of the largest difference, to the largest value compared), tolerance
+    DataFrame with the columns check, relative_deviation (length of the difference, over that of the vector, at the
+    worst token), tolerance
 
     Raises
     ------
@@ -110,4 +111,6 @@ def _against_bridge(
 
 
 def _deviation(a: Tensor, b: Tensor) -> float:
-    return float((a.float() - b.float()).abs().max() / b.float().abs().max())
+    """Compare token by token: against the one huge value that some models carry, every other error would look small."""
+    a, b = a.float(), b.float()
+    return float(((a - b).norm(dim=-1) / b.norm(dim=-1).clamp_min(torch.finfo(b.dtype).tiny)).max())

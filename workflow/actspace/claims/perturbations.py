@@ -8,6 +8,7 @@ from functools import partial
 
 from actspace.claims.entry import Claim, NotTestedError, Tables, estimate_of, rows_of
 from actspace.claims.intervals import Above, Estimate, Within, complement, difference, distance, everywhere
+from actspace.perturbations.statistics import at_one_threshold
 
 POST = "Heimersheim & Mendel, LessWrong 2024: activation plateaus and sensitive directions in GPT-2"
 IMPROVED = "Lee & Heimersheim, 2024: Investigating Sensitive Directions in GPT-2 (arXiv 2410.12555)"
@@ -29,7 +30,7 @@ def auroc(tables: Tables, experiment: str, first: str, second: str) -> Estimate:
     first, second : str
         Families as "base|direction"; a table that compares them the other way round is turned.
     """
-    rows = rows_of(tables, "perturbation_comparisons", experiment=experiment, statistic="auroc")
+    rows = at_one_threshold(rows_of(tables, "perturbation_comparisons", experiment=experiment, statistic="auroc"))
     straight = (rows["a"] == first) & (rows["b"] == second)
     turned = (rows["a"] == second) & (rows["b"] == first)
     rows = rows[straight | turned]

@@ -16,11 +16,12 @@ from torch import Tensor
 
 from actspace.activations.capture import batches, replaced, tokens_of
 from actspace.dictionaries.base import Dictionary
+from actspace.errors import StudyError
 from actspace.hooks import layer_of
 from actspace.models import LanguageModel, to_gauge
 
 N_BOOT = 1000
-BATCH_TOKENS = 1024
+BATCH_TOKENS = 512
 Change = Callable[[Tensor], Tensor]
 
 
@@ -54,12 +55,20 @@ def evaluate(
     table : fit, metric, value, low, high (95% interval over documents), n_rows, n_documents. Metrics: `ce_loss_recovered` and `kl_recovered`,
         1 for the undisturbed model and 0 for zero ablation, the same against mean ablation, and `ce_increase_nats`
     token_passes : cost in full-depth token passes
+
+    Raises
+    ------
+    StudyError
+        If no sequence is longer than `first_position` and the token to predict from it.
     """
     centre = mean.to(model.device, torch.float32)
     changes: dict[str, Change] = {"zero": torch.zeros_like, "mean": lambda x: centre.to(x.dtype).expand_as(x)}
     changes |= {fit: _reconstruction(dictionary, gauge) for fit, dictionary in fits.items()}
     flat, ends = tokens_of(sequences)
     lengths = np.diff(ends, prepend=0)
+    rows = np.maximum(lengths - 1 - first_position, 0)
+    if not rows.any():
+        raise StudyError(f"splice_sequences: no token follows position {first_position}; lower `select.first_position`")
     sums = {name: np.zeros((len(lengths), 2)) for name in changes}
     clean_loss = np.zeros(len(lengths))
     for members in batches(lengths, BATCH_TOKENS):
@@ -74,7 +83,6 @@ def evaluate(
         for name, value in found.items():
             sums[name][members] = value
     documents, document = np.unique(sequences["document_id"].to_numpy(zero_copy_only=False), return_inverse=True)
-    rows = np.maximum(lengths - 1 - first_position, 0)
     table = _table(sums, clean_loss, rows, document, fits, np.random.default_rng(seed))
     return table.assign(n_rows=int(rows.sum()), n_documents=len(documents)), float(len(flat) * (1 + len(changes)))
 
@@ -111,11 +119,12 @@ def _run(
         return -of.gather(-1, targets[..., None])[..., 0].double().sum(-1)
 
     clean = log_probs()
+    probabilities = clean.exp()
     found = {}
     for name, change in changes.items():
         with replaced(model, layer, partial(_spliced, change, first)):
             spliced = log_probs()
-        kl = torch.nn.functional.kl_div(spliced, clean, log_target=True, reduction="none").double().sum((1, 2))
+        kl = (probabilities * (clean - spliced)).sum(-1).double().sum(-1)
         found[name] = torch.stack([loss(spliced), kl], dim=1).cpu().numpy()
     return loss(clean).cpu().numpy(), found
 

@@ -28,6 +28,19 @@ Comparison = Callable[[Array, Array, Array], Array]
 """(a (prompt, draw), b (prompt, draw), counts (sample, prompt)) -> (sample,)"""
 
 
+PUBLISHED_THRESHOLD_NATS = 0.5
+"""The KL divergence at which Heimersheim (2024) says that a plateau ends."""
+
+
+def at_one_threshold(table: pd.DataFrame) -> pd.DataFrame:
+    """Keep the rows of one threshold, the published one if it was measured and else the lowest, and those that have none."""
+    levels = table["threshold_nats"].dropna().unique()
+    if len(levels) < 2:
+        return table
+    chosen = PUBLISHED_THRESHOLD_NATS if PUBLISHED_THRESHOLD_NATS in levels else levels.min()
+    return table[table["threshold_nats"].isna() | (table["threshold_nats"] == chosen)]
+
+
 def resample(n_prompts: int, n_boot: int, seed: int) -> Array:
     """Draw bootstrap samples of prompts: how often each sample holds each prompt, shape (n_boot + 1, prompt).
 

@@ -12,6 +12,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from actspace.perturbations.statistics import at_one_threshold
 from actspace.report import style
 from actspace.report.spec import Tables, counted, panels, plural
 from actspace.report.summaries import (
@@ -171,7 +172,7 @@ def _setting(table: pd.DataFrame) -> str:
 
 def thresholds(tables: Tables, experiment: str) -> Figure:
     """Draw, for each family, the fraction of curves that have crossed the threshold by each point of the path."""
-    table = of_experiment(tables["perturbation_thresholds"], experiment)
+    table = at_one_threshold(of_experiment(tables["perturbation_thresholds"], experiment))
     ecdf = crossing_ecdf(table)
     paths = paths_of(table)
     figure, axes = panels(len(paths), height=3.3, columns=2, sharey=True)
@@ -213,7 +214,7 @@ def counted_thresholds(table: pd.DataFrame) -> str:
 
 def thresholds_caption(tables: Tables, experiment: str) -> str:
     """Say what was crossed, how often it was not, and how far each family's directions contain the base."""
-    table = of_experiment(tables["perturbation_thresholds"], experiment)
+    table = at_one_threshold(of_experiment(tables["perturbation_thresholds"], experiment))
     ecdf, paths = crossing_ecdf(table), paths_of(table)
     never = []
     for base, direction, rows in families(ecdf):
@@ -271,7 +272,7 @@ def has_control(tables: Tables, experiment: str, contrast: str) -> bool:
 
 def comparisons(tables: Tables) -> Figure:
     """Draw every AUROC between two families with its interval, the two paths below each other."""
-    table = tables["perturbation_comparisons"]
+    table = at_one_threshold(tables["perturbation_comparisons"])
     pairs = list(groups(table[table["statistic"] == "auroc"], "experiment", "site", "a", "b"))
     headings = len({key[:2] for key, _ in pairs})
     figure, (ax,) = panels(1, height=0.6 + 0.46 * len(pairs) + 0.3 * headings)
@@ -308,7 +309,7 @@ def _family_name(family: str) -> str:
 
 def comparisons_caption(tables: Tables) -> str:
     """Say what is compared, over how many prompts."""
-    table = tables["perturbation_comparisons"]
+    table = at_one_threshold(tables["perturbation_comparisons"])
     rows = table[table["statistic"] == "auroc"]
     return (
         f"{plural(len(rows), 'comparison')} of two families (a direction from a kind of base) by the point where the "

@@ -14,6 +14,7 @@ from actspace.report.figures import available_figures
 
 PREVIEW_ROWS = 30
 TITLES = {
+    "activations": "Activations by hook point: norms, distances, rank",
     "dictionary_metrics": "Metrics of every dictionary",
     "training_curves": "Training curves",
     "toy_truth": "Toy of truth",

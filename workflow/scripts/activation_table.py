@@ -1,0 +1,21 @@
+"""Every hook point whose moments the study uses: counts, norms, distances, angles, rank."""
+
+import pandas as pd
+
+from actspace import provenance, tables
+from actspace.activations import moments
+from actspace.jobs import log_to
+
+
+def main(job):
+    log_to(job.log[0])
+    rows = [
+        place | moments.describe(moments.load(path))
+        for place, path in zip(job.params.cfg["places"], job.input.moments, strict=True)
+    ]
+    made_by = provenance.of(job.wildcards.study, job.rule, job.params, job.input)
+    tables.write_both(job.output.table, pd.DataFrame(rows), made_by)
+
+
+if __name__ == "__main__":
+    main(snakemake)
