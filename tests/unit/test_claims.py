@@ -206,3 +206,14 @@ def test_a_claim_reads_the_published_threshold_of_several():
     tables["perturbation_comparisons"] = pd.concat([published, other], ignore_index=True)
     both, alone = (claims.evaluate(t).set_index("id").loc["plateaus"] for t in (tables, study_tables()))
     assert both["value"] == alone["value"] != 0
+
+
+def test_a_control_in_which_nothing_crosses_decides_nothing():
+    tables = study_tables()
+    comparisons = tables["perturbation_comparisons"]
+    untrained = (comparisons["experiment"] == "plateaus_random_weights") & (comparisons["statistic"] == "auroc")
+    assert claims.evaluate(tables).set_index("id").loc["plateaus_need_training", "verdict"] == "holds"
+    tables["perturbation_comparisons"] = comparisons.mask(untrained, comparisons.assign(value=0.5, low=0.5, high=0.5))
+    judged = claims.evaluate(tables).set_index("id").loc["plateaus_need_training"]
+    assert judged["verdict"] == "undecided"
+    assert "no curve crosses" in judged["note"]

@@ -167,6 +167,22 @@ def test_real_rows_have_the_training_rows_limit_and_surrogates_none(tmp_path):
     assert moments.limit_for("gaussian", tmp_path / "m.safetensors") == math.inf
 
 
+def test_the_description_names_the_dimension_that_varies_most():
+    x = torch.zeros(4, 3, dtype=torch.float64)
+    x[:, 1], x[:, 2] = torch.tensor([3.0, -3, 3, -3]), torch.tensor([1.0, 1, -1, -1])
+    found = moments.describe(moments.Moments(*moments.accumulate([x]), 3.2, 4.5, 60.0, math.inf, 2))
+    assert found == {
+        "n_rows": 4,
+        "n_excluded": 2,
+        "mean_norm": 3.2,
+        "median_distance": 4.5,
+        "median_angle_deg": 60.0,
+        "covariance_rank": 2,
+        "largest_dimension": 1,
+        "largest_dimension_share": 0.9,
+    }
+
+
 def test_the_rank_is_that_of_the_data():
     x = gaussian(40)
     centred = x - x.mean(1, keepdim=True)

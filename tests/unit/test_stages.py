@@ -50,8 +50,8 @@ BASE: dict[str, Any] = {
     "toy": {},
     "perturbations": {"plateaus": EXPERIMENT},
 }
-SHARED = ("report", "splice both")  # one job for all: the page, and the fits that are spliced in turn
-WHOLE_STUDY = ("model", "selfcheck", "toy", "report", "statistics", "convert_model", "no_settings")
+SHARED = ("report", "splice both", "activation_table")  # one job for all: the page, the fits spliced in turn, a table
+WHOLE_STUDY = ("model", "selfcheck", "toy", "report", "statistics", "convert_model", "activation_table", "no_settings")
 
 
 def changed(*edits: tuple[str, Any]) -> Study:
@@ -74,7 +74,7 @@ def members(study: Study) -> Iterator[tuple[str, dict[str, str]]]:
         yield from ((stage, {section: name}) for name in getattr(study, section))
     yield from (("activations", {"capture": name}) for name in study.captures)
     yield from (("perturbation", {"experiment": name}) for name in study.perturbations)
-    for capture, hook in sorted(stages.hooks_with_moments(study)):
+    for capture, hook in stages.hooks_with_moments(study):
         yield "moments", {"capture": capture, "hook": hook}
         for split in stages.SPLITS:
             yield "surrogate", {"null": "gaussian", "capture": capture, "hook": hook, "split": split}
@@ -187,7 +187,7 @@ def test_the_gauge_is_in_the_cfg_of_all_that_run_the_model():
 
 
 def test_the_studys_seed_is_in_every_cfg_that_draws():
-    exact = {"model", "convert_model", "activations", "no_settings"}
+    exact = {"model", "convert_model", "activations", "activation_table", "no_settings"}
     assert rerun_after(("seed", 1)) == {job.split()[0] for job in BEFORE} - exact | {"activations"}
     assert cfgs(changed(("seed", 1)))["activations ends"] == BEFORE["activations ends"]
 
@@ -256,7 +256,7 @@ def test_tokens_are_stored_by_split_and_shard_and_statements_whole():
 
 
 def test_moments_are_wanted_by_dictionaries_and_perturbations():
-    assert stages.hooks_with_moments(changed()) == {("whole", PRE), ("ends", PRE)}
+    assert stages.hooks_with_moments(changed()) == [("ends", PRE), ("whole", PRE)]
 
 
 def test_what_the_model_must_be_able_to_do_is_listed_by_its_place_in_the_config():

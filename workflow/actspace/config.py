@@ -25,7 +25,9 @@ from pydantic import (
 from actspace.hooks import FINAL_HOOK
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=64)]
-Hook = Annotated[str, StringConstraints(pattern=r"^(blocks\.\d+\.hook_resid_(pre|post)|ln_final\.hook_normalized)$")]
+Hook = Annotated[
+    str, StringConstraints(pattern=r"^(blocks\.(0|[1-9]\d*)\.hook_resid_(pre|post)|ln_final\.hook_normalized)$")
+]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 MOST_LAYERS = 1000

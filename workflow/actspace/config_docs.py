@@ -46,7 +46,7 @@ def _with_ranges(value: Any) -> Any:
     if isinstance(value, dict):
         value = {key: _with_ranges(item) for key, item in value.items()}
         if value.get("pattern", "").startswith("^(blocks"):
-            value["pattern"] = value["pattern"].replace(r"\d+", r"(\d+|\{\d+\.\.\d+\})")
+            value["pattern"] = value["pattern"].replace(r"[1-9]\d*", r"[1-9]\d*|\{\d+\.\.\d+\}")
         return value
     return [_with_ranges(item) for item in value] if isinstance(value, list) else value
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from actspace.errors import StudyError
 
-HOOK = re.compile(r"blocks\.(\d+)\.hook_resid_(pre|post)")
+HOOK = re.compile(r"blocks\.(0|[1-9]\d*)\.hook_resid_(pre|post)")
 FINAL_HOOK = "ln_final.hook_normalized"
 
 

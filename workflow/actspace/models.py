@@ -181,6 +181,8 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
     shutil.rmtree(partial, ignore_errors=True)
     plain.save_pretrained(partial, max_shard_size="1TB")  # one file, whose name is known before
     AutoTokenizer.from_pretrained(**source).save_pretrained(partial)
+    for file in partial.iterdir():
+        file.chmod(0o644)  # safetensors writes for its owner alone; on a cluster others read too
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
 

@@ -4,6 +4,7 @@ AUROC is the probability that the first family crosses the threshold before the 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 from actspace.claims.entry import Claim, NotTestedError, Tables, estimate_of, rows_of
@@ -73,7 +74,13 @@ def trained_against_untrained(tables: Tables) -> Estimate:
     if set(weights) != {"random"}:
         raise NotTestedError(f"experiment {UNTRAINED} was not run with random weights alone")
     trained, untrained = (auroc(tables, name, RANDOM_BASE, TOWARD_COVARIANCE) for name in (PLATEAUS, UNTRAINED))
-    return difference(trained, untrained, f"trained: {trained.detail}; random: {untrained.detail}")
+    found = difference(trained, untrained, f"trained: {trained.detail}; random: {untrained.detail}")
+    if untrained.low == untrained.high == CHANCE:
+        # Nothing but ties: curves that stay under the threshold have no crossing to compare.
+        return replace(
+            found, reservation="with random weights no curve crosses the threshold, so none shows where a plateau ends"
+        )
+    return found
 
 
 def _claim(**fields: object) -> Claim:

@@ -152,5 +152,13 @@ def _table(
             metrics[f"kl_recovered{suffix}"] = 1 - kl / ablated_kl
         for metric, drawn in metrics.items():
             low, high = np.quantile(drawn[1:], [0.025, 0.975]) if n > 1 else (np.nan, np.nan)
-            found.append({"fit": fit, "metric": metric, "value": drawn[0], "low": low, "high": high})
+            row = {
+                "fit": fit,
+                "n_latents": fits[fit].n_latents,
+                "metric": metric,
+                "value": drawn[0],
+                "low": low,
+                "high": high,
+            }
+            found.append(row)
     return pd.DataFrame(found)
