@@ -42,14 +42,14 @@ class Run:
 class TinyStudy:
     """A folder with a study; commands run in it."""
 
-    def __init__(self, folder: Path, architecture: str) -> None:
+    def __init__(self, folder: Path, architecture: str, small: bool = False) -> None:
         self.folder, self.architecture = folder, architecture
         for name in COPIED:
             copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy2
             copy(ROOT / name, folder / name)
         checkpoints.make(architecture, folder / "model", " ".join(WORDS))
         (folder / "text.txt").write_text("\n".join(documents(160)))
-        self.write(config(architecture))
+        self.write(smaller(config(architecture)) if small else config(architecture))
 
     @property
     def results(self) -> Path:
@@ -166,3 +166,17 @@ def config(architecture: str) -> dict[str, Any]:
             },
         },
     }
+
+
+def smaller(settings: dict[str, Any]) -> dict[str, Any]:
+    """Leave every stage its place in the DAG, with one or two members each."""
+    dictionary = settings["dictionaries"]["residual"]
+    del (
+        dictionary["pca"],
+        dictionary["l1"],
+        settings["captures"]["untrained"],
+        settings["perturbations"]["plateaus_random_weights"],
+    )
+    dictionary["kmeans"]["sizes"] = [4]
+    settings["tokens"]["contexts"]["shards"] = 1
+    return settings

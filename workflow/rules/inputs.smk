@@ -165,6 +165,17 @@ def study_tables():
     return [f"{TABLES}/{name}.parquet" for name in stages.tables(STUDY)]
 
 
+def visible_results():
+    """What people open; all of it is a target, so that a file that was deleted is made again."""
+    csv = [
+        f"{TABLES}/{name}.csv"
+        for name in [*stages.tables(STUDY), "claims", "untested_claims"]
+        if name not in stages.ONLY_DRAWN
+    ]
+    figures = [f"results/{STUDY.study}/figures/{figure}.svg" for figure in FIGURES]
+    return [f"results/{STUDY.study}/report.html", f"results/{STUDY.study}/manifest.json", *csv, *figures]
+
+
 def study_artifacts():
     """Every artifact of the study but the page and the manifest."""
     root = f"results/{STUDY.study}"
