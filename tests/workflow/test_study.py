@@ -62,13 +62,14 @@ def test_the_whole_dag_runs_on_other_architectures_in_the_centred_gauge(centred:
     assert (centred.results / "report.html").exists()
 
 
-def test_two_runs_give_identical_tables(centred: TinyStudy, tmp_path):
+def test_two_runs_give_identical_results(centred: TinyStudy, tmp_path):
     if centred.architecture != "gpt2":
         pytest.skip("one architecture shows it")
     again = TinyStudy(tmp_path, centred.architecture, small=True)
-    names = ("dictionary_metrics", "probe_summary", "perturbation_comparisons", "toy_truth")
-    run = again.snakemake(*(f"results/tiny/tables/{name}.csv" for name in names))
+    residual = "dictionaries/residual/blocks.0.hook_resid_post/real"
+    names = [f"tables/{name}.csv" for name in ("probe_summary", "perturbation_comparisons", "toy_truth")]
+    names += [f"{residual}/{fit}.safetensors" for fit in ("kmeans-k4-s0", "topk-n48-k4-s0")]
+    run = again.snakemake(*(f"results/tiny/{name}" for name in names))
     assert run.code == 0, run.text[-3000:]
     for name in names:
-        first, second = (study.results / "tables" / f"{name}.csv" for study in (centred, again))
-        assert first.read_bytes() == second.read_bytes(), name
+        assert (centred.results / name).read_bytes() == (again.results / name).read_bytes(), name
