@@ -156,6 +156,7 @@ def test_adding_a_member_changes_no_other_members_cfg(edit):
 
 def test_the_device_is_in_no_cfg():
     assert cfgs(changed(("compute/device", "cuda"))) == BEFORE
+    assert cfgs(changed(("compute/threads", 7))) == BEFORE
     assert "device" not in "".join(BEFORE.values())
 
 

@@ -97,6 +97,7 @@ def config(architecture: str) -> dict[str, Any]:
             "source": {"kind": "folder", "path": "model"},
             "gauge": "raw" if architecture == "llama" else "centred",
         },
+        "compute": {"threads": 1},
         "corpus": {"sources": [{"kind": "file", "path": "text.txt", "format": "lines"}], "test_fraction": 0.3},
         "tokens": {
             "contexts": {"length": 16, "train": 100, "test": 40, "shards": 2},

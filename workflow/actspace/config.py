@@ -186,6 +186,11 @@ class Compute(Strict):
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="`auto` takes a GPU if there is one. Changing it reruns nothing."
     )
+    threads: Positive = Field(
+        4,
+        description="CPU threads of a job that runs a model or trains a dictionary, at most the cores that Snakemake has. "
+        "Several jobs with one thread each get more done than one job with several. Changing it reruns nothing.",
+    )
     batch_tokens: Positive = Field(8192, description="Tokens per forward pass when caching activations.")
     rows_per_launch: Positive = Field(512, description="Perturbed vectors per forward pass in a sweep.")
 

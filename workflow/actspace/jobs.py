@@ -1,13 +1,33 @@
-"""What every script does first: log to its file, and let a user see one clear line when something is wrong."""
+"""What every script does first: log to its file, keep to its threads, and let a user see one clear line when something is wrong."""
 
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from pathlib import Path
 from types import TracebackType
+from typing import Any
+
+from threadpoolctl import threadpool_limits
 
 from actspace.errors import StudyError
+
+
+def begin(job: Any) -> None:
+    """Log to the job's file and compute on no more threads than Snakemake gave it.
+
+    Libraries take every core of the machine otherwise, and jobs side by side then wait for one another.
+
+    Parameters
+    ----------
+    job : the `snakemake` object of a script
+    """
+    log_to(job.log[0])
+    os.environ["RAYON_NUM_THREADS"] = str(job.threads)  # tokenizers
+    threadpool_limits(job.threads)
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(job.threads)
 
 
 def log_to(path: str | Path) -> None:

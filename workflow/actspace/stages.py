@@ -288,7 +288,7 @@ def statistics(study: Study) -> dict[str, Any]:
 
 def report(study: Study) -> dict[str, Any]:
     """The whole study: the page shows it."""
-    return study.model_dump(exclude={"compute": {"device"}})
+    return study.model_dump(exclude={"compute": {"device", "threads"}})
 
 
 def _model(study: Study, capture: Capture | None = None) -> dict[str, Any]:

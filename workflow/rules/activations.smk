@@ -20,7 +20,7 @@ for name, settings in STUDY.captures.items():
             f"{R}/logs/activations/{name}/{{split}}-{{shard}}.log",
         conda:
             "../../envs/actspace.yaml"
-        threads: 2
+        threads: STUDY.compute.threads
         resources:
             **on_device(),
             mem_mb=8000,

@@ -52,6 +52,7 @@ rule sae:
         fit="(topk|l1)-[^/]+",
     conda:
         "../../envs/actspace.yaml"
+    threads: STUDY.compute.threads
     resources:
         **on_device(),
         mem_mb=4000,
@@ -91,7 +92,7 @@ rule splice:
         f"{R}/logs/dictionaries/{{dictionaries}}/{{hook}}/splice.log",
     conda:
         "../../envs/actspace.yaml"
-    threads: 2
+    threads: STUDY.compute.threads
     resources:
         **on_device(),
         mem_mb=8000,

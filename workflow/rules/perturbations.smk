@@ -19,7 +19,7 @@ rule perturbation:
         f"{R}/logs/perturbations/{{experiment}}.log",
     conda:
         "../../envs/actspace.yaml"
-    threads: 2
+    threads: STUDY.compute.threads
     resources:
         **on_device(),
         mem_mb=8000,

@@ -14,7 +14,7 @@ rule probes:
         f"{R}/logs/probes/{{probes}}.log",
     conda:
         "../../envs/actspace.yaml"
-    threads: 2
+    threads: STUDY.compute.threads
     resources:
         mem_mb=4000,
     params:

@@ -26,7 +26,7 @@ rule convert_model:
         "resources/logs/convert_model/{model}.log",
     conda:
         "../../envs/actspace.yaml"
-    threads: 2
+    threads: STUDY.compute.threads
     resources:
         mem_mb=8000,
     params:
@@ -61,7 +61,7 @@ rule selfcheck:
         f"{R}/logs/selfcheck.log",
     conda:
         "../../envs/actspace.yaml"
-    threads: 2
+    threads: STUDY.compute.threads
     resources:
         **on_device(),
         mem_mb=8000,
@@ -87,7 +87,7 @@ for name in STUDY.tokens:
             f"{R}/logs/tokens/{name}.log",
         conda:
             "../../envs/actspace.yaml"
-        threads: 2
+        threads: STUDY.compute.threads
         params:
             cfg=member_cfg("tokens", tokens=name),
             code=code("tokens"),

@@ -4,11 +4,11 @@ import pandas as pd
 
 from actspace import provenance, tables
 from actspace.activations import moments
-from actspace.jobs import log_to
+from actspace.jobs import begin
 
 
 def main(job):
-    log_to(job.log[0])
+    begin(job)
     rows = [
         place | moments.describe(moments.load(path))
         for place, path in zip(job.params.cfg["places"], job.input.moments, strict=True)

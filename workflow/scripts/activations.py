@@ -4,11 +4,11 @@ from pathlib import Path
 
 from actspace import models, provenance, tables
 from actspace.activations import capture, store
-from actspace.jobs import device, log_to
+from actspace.jobs import begin, device
 
 
 def main(job):
-    log_to(job.log[0])
+    begin(job)
     cfg = job.params.cfg
     settings, wanted = cfg["model"], cfg["capture"]
     folder = models.locate(settings["source"], job.input.get("weights"), settings["trust_remote_code"])

@@ -2,11 +2,11 @@
 
 from actspace import provenance, tables
 from actspace.claims import entries
-from actspace.jobs import log_to
+from actspace.jobs import begin
 
 
 def main(job):
-    log_to(job.log[0])
+    begin(job)
     found = tables.by_name(job.input.tables)
     made_by = provenance.of(job.wildcards.study, job.rule, job.params, job.input)
     tables.write_both(job.output.claims, entries.evaluate(found), made_by)

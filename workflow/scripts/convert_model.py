@@ -4,11 +4,11 @@ import tempfile
 from pathlib import Path
 
 from actspace import models, provenance
-from actspace.jobs import log_to
+from actspace.jobs import begin
 
 
 def main(job):
-    log_to(job.log[0])
+    begin(job)
     source = job.params.cfg["source"]
     with tempfile.TemporaryDirectory() as folder:
         gguf = models.gguf_of(source, Path(job.input.gguf), Path(folder))

@@ -5,11 +5,11 @@ import numpy as np
 from actspace import provenance, tables
 from actspace.activations import moments, store
 from actspace.dictionaries import base, metrics
-from actspace.jobs import log_to
+from actspace.jobs import begin
 
 
 def main(job):
-    log_to(job.log[0])
+    begin(job)
     cfg = job.params.cfg
     dictionary = base.load(job.input.fit)
     limit = moments.limit_for(job.wildcards.data, job.input.moments)

@@ -3,12 +3,12 @@
 from pathlib import Path
 
 from actspace import provenance, tables
-from actspace.jobs import log_to
+from actspace.jobs import begin
 from actspace.report import figures
 
 
 def main(job):
-    log_to(job.log[0])
+    begin(job)
     found = tables.by_name(job.input.tables)
     made_by = provenance.of(job.wildcards.study, job.rule, job.params, job.input)
     specs = figures.available_figures(found)

@@ -3,11 +3,11 @@
 from pathlib import Path
 
 from actspace import manifest
-from actspace.jobs import log_to
+from actspace.jobs import begin
 
 
 def main(job):
-    log_to(job.log[0])
+    begin(job)
     manifest.write(Path(job.output.manifest), job.input)
 
 

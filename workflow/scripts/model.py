@@ -3,12 +3,12 @@
 import json
 
 from actspace import hooks, models, provenance, stages
-from actspace.jobs import log_to
+from actspace.jobs import begin
 from actspace.reading import read_study
 
 
 def main(job):
-    log_to(job.log[0])
+    begin(job)
     source, trust = job.params.cfg["source"], job.params.cfg["trust_remote_code"]
     folder = models.locate(source, job.input.get("weights"), trust)
     description = models.describe(folder, trust)

@@ -2,11 +2,11 @@
 
 from actspace import provenance
 from actspace.activations import moments
-from actspace.jobs import log_to
+from actspace.jobs import begin
 
 
 def main(job):
-    log_to(job.log[0])
+    begin(job)
     found = moments.of_files(job.input.activations, job.params.cfg["select"], job.params.cfg["seed"])
     made_by = provenance.of(job.wildcards.study, job.rule, job.params, job.input)
     provenance.write(job.output.moments, lambda path: moments.save(path, found), made_by)

@@ -3,11 +3,11 @@
 from pathlib import Path
 
 from actspace import provenance, sources
-from actspace.jobs import log_to
+from actspace.jobs import begin
 
 
 def main(job):
-    log_to(job.log[0])
+    begin(job)
     sources.fetch_package(**job.params.cfg, destination=Path(job.output.wheel))
     provenance.stamp(job.output.wheel, provenance.of("resources", job.rule, job.params, job.input))
 

@@ -5,13 +5,13 @@ import torch
 
 from actspace import models, provenance, tables, tokens
 from actspace.activations import moments, store
-from actspace.jobs import device, log_to
+from actspace.jobs import begin, device
 from actspace.perturbations.engine import Engine
 from actspace.perturbations.experiment import Activations, run_experiment
 
 
 def main(job):
-    log_to(job.log[0])
+    begin(job)
     cfg = job.params.cfg
     settings = cfg["model"]
     folder = models.locate(settings["source"], job.input.get("weights"), settings["trust_remote_code"])

@@ -1,12 +1,12 @@
 """All experiments in one table of curves and one of thresholds; statistics of each arm, and comparisons of arms."""
 
 from actspace import provenance, tables
-from actspace.jobs import log_to
+from actspace.jobs import begin
 from actspace.perturbations import statistics
 
 
 def main(job):
-    log_to(job.log[0])
+    begin(job)
     seed = job.params.cfg["seed"]
     experiments = [
         (tables.read(c), tables.read(t)) for c, t in zip(job.input.curves, job.input.thresholds, strict=True)

@@ -1,12 +1,12 @@
 """All probe studies in one table of scores, one of their means over splits with intervals, and one of angles."""
 
 from actspace import provenance, tables
-from actspace.jobs import log_to
+from actspace.jobs import begin
 from actspace.probes import evaluation
 
 
 def main(job):
-    log_to(job.log[0])
+    begin(job)
     made_by = provenance.of(job.wildcards.study, job.rule, job.params, job.input)
     scores = tables.concat(job.input.scores)
     tables.write_both(job.output.scores, scores, made_by)

@@ -2,12 +2,12 @@
 
 from actspace import provenance, tables
 from actspace.activations import store
-from actspace.jobs import log_to
+from actspace.jobs import begin
 from actspace.probes import evaluation, linear
 
 
 def main(job):
-    log_to(job.log[0])
+    begin(job)
     cfg = job.params.cfg
     statements = tables.read(job.input.statements)
     activations = {

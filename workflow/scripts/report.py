@@ -3,12 +3,12 @@
 from datetime import date
 
 from actspace import manifest, provenance, tables
-from actspace.jobs import log_to
+from actspace.jobs import begin
 from actspace.report import study
 
 
 def main(job):
-    log_to(job.log[0])
+    begin(job)
     found = tables.by_name(job.input.tables)
     html = study.render(
         job.params.cfg, found, job.input.figures, manifest.read_receipts(job.input.receipts), date.today().isoformat()

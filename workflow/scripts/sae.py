@@ -4,11 +4,11 @@ from actspace import provenance, tables
 from actspace.activations import moments, store
 from actspace.dictionaries import base
 from actspace.dictionaries.sae.train import train
-from actspace.jobs import device, log_to
+from actspace.jobs import begin, device
 
 
 def main(job):
-    log_to(job.log[0])
+    begin(job)
     cfg = job.params.cfg
     limit = moments.limit_for(job.wildcards.data, job.input.moments)
     rows = store.read(job.input.activations, first_position=cfg["first_position"], max_norm=limit)

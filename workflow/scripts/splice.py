@@ -5,11 +5,11 @@ from pathlib import Path
 from actspace import models, provenance, tables, tokens
 from actspace.activations import moments
 from actspace.dictionaries import base, splice
-from actspace.jobs import device, log_to
+from actspace.jobs import begin, device
 
 
 def main(job):
-    log_to(job.log[0])
+    begin(job)
     cfg = job.params.cfg
     settings = cfg["model"]
     folder = models.locate(settings["source"], job.input.get("weights"), settings["trust_remote_code"])

@@ -3,11 +3,11 @@
 from pathlib import Path
 
 from actspace import provenance, sources
-from actspace.jobs import log_to
+from actspace.jobs import begin
 
 
 def main(job):
-    log_to(job.log[0])
+    begin(job)
     made_by = provenance.of("resources", job.rule, job.params, job.input)
     provenance.write(job.output.csv, lambda path: sources.fetch_file(job.params.cfg["address"], Path(path)), made_by)
 

@@ -1,12 +1,12 @@
 """Statements with their labels, sets and groups; and their tokens, one sequence per statement."""
 
 from actspace import models, provenance, tables, tokens
-from actspace.jobs import log_to
+from actspace.jobs import begin
 from actspace.probes import statements
 
 
 def main(job):
-    log_to(job.log[0])
+    begin(job)
     cfg = job.params.cfg
     folder = models.locate(cfg["source"], job.input.get("weights"), cfg["trust_remote_code"])
     tokenizer = models.load_tokenizer(folder, cfg["trust_remote_code"])

@@ -6,11 +6,11 @@ import torch
 from actspace import provenance
 from actspace.activations import moments, store
 from actspace.dictionaries import nulls
-from actspace.jobs import log_to
+from actspace.jobs import begin
 
 
 def main(job):
-    log_to(job.log[0])
+    begin(job)
     cfg = job.params.cfg
     real = moments.load(job.input.moments)
     rows = store.read(job.input.activations, first_position=cfg["select"]["first_position"], max_norm=real.max_norm)

@@ -3,11 +3,11 @@
 from pathlib import Path
 
 from actspace import corpora, models, provenance, tables, tokens
-from actspace.jobs import log_to
+from actspace.jobs import begin
 
 
 def main(job):
-    log_to(job.log[0])
+    begin(job)
     cfg = job.params.cfg
     folder = models.locate(cfg["source"], job.input.get("weights"), cfg["trust_remote_code"])
     tokenizer = models.load_tokenizer(folder, cfg["trust_remote_code"])

@@ -1,12 +1,12 @@
 """The two-Gaussian toy of truth: probes against their closed forms, and what its picture draws."""
 
 from actspace import provenance, tables
-from actspace.jobs import log_to
+from actspace.jobs import begin
 from actspace.probes import toy
 
 
 def main(job):
-    log_to(job.log[0])
+    begin(job)
     truth, points, directions = toy.run(job.params.cfg["toy"], job.params.cfg["seed"])
     made_by = provenance.of(job.wildcards.study, job.rule, job.params, job.input)
     tables.write_both(job.output.truth, truth, made_by)
