@@ -1,20 +1,25 @@
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 import checkpoints
 from actspace.activations import capture
+from actspace.errors import StudyError
 from actspace.models import LanguageModel, to_gauge, wrap
 
 MODELS = {name: wrap(checkpoints.network(name, n_layers=3)) for name in checkpoints.ARCHITECTURES}
 HOOKS = ["blocks.0.hook_resid_pre", "blocks.0.hook_resid_post", "blocks.1.hook_resid_post", "blocks.2.hook_resid_post"]
 LENGTHS = [5, 3, 5, 2, 3, 5, 1]
-SETTINGS: dict[str, Any] = {"positions": "all", "gauge": "raw", "batch_tokens": 10}
+SETTINGS: dict[str, Any] = {"positions": "all", "storage": "float32", "gauge": "raw", "batch_tokens": 10}
 
 
 @pytest.fixture(params=checkpoints.ARCHITECTURES)
@@ -42,6 +47,20 @@ def slow_way(model: LanguageModel, sequences: pa.Table, hook: str) -> list[torch
     """Read a hook one sequence at a time."""
     rows = [torch.tensor([ids]) for ids in sequences["token_ids"].to_pylist()]
     return [capture.residuals(model, ids, [hook])[hook][0] for ids in rows]
+
+
+class Captured(NamedTuple):
+    activations: dict[str, torch.Tensor]
+    keys: dict[str, list[Any]]
+    chunks: list[capture.Chunk]
+
+
+def read_all(model: LanguageModel, sequences: pa.Table, hooks: list[str], **settings: Any) -> Captured:
+    """Put all chunks of a capture together."""
+    chunks = [*capture.chunks(model, [sequences], hooks, **SETTINGS | settings)]
+    activations = {hook: torch.cat([chunk.stored[hook].x for chunk in chunks]) for hook in hooks}
+    keys = {name: [v for chunk in chunks for v in np.asarray(chunk.keys[name]).tolist()] for name in chunks[0].keys}
+    return Captured(activations, keys, chunks)
 
 
 def hooks_on(model: LanguageModel) -> int:
@@ -104,73 +123,144 @@ def test_residuals_need_no_gradient(model):
 
 def test_rows_come_in_token_order_whatever_the_lengths(model):
     sequences = mixed_sequences()
-    found = capture.capture(model, sequences, HOOKS, **SETTINGS)
+    found = read_all(model, sequences, HOOKS)
     for hook in HOOKS:
         torch.testing.assert_close(found.activations[hook], torch.cat(slow_way(model, sequences, hook)))
-    keys = {name: np.asarray(column).tolist() for name, column in found.keys.items()}
-    assert keys["token_id"] == [token for ids in sequences["token_ids"].to_pylist() for token in ids]
-    assert keys["position"] == [position for length in LENGTHS for position in range(length)]
-    assert keys["sequence_id"] == [100 + i for i, length in enumerate(LENGTHS) for _ in range(length)]
-    assert keys["document_id"] == [f"0:{i // 2}" for i, length in enumerate(LENGTHS) for _ in range(length)]
+    assert found.keys["token_id"] == [token for ids in sequences["token_ids"].to_pylist() for token in ids]
+    assert found.keys["position"] == [position for length in LENGTHS for position in range(length)]
+    assert found.keys["sequence_id"] == [100 + i for i, length in enumerate(LENGTHS) for _ in range(length)]
+    assert found.keys["document_id"] == [f"0:{i // 2}" for i, length in enumerate(LENGTHS) for _ in range(length)]
 
 
-def test_the_last_position_of_each_sequence(model):
+@pytest.mark.parametrize(
+    ("positions", "of_length"),
+    [
+        ("last", lambda n: [n - 1]),
+        ([0, 3], lambda n: [p for p in (0, 3) if p < n]),
+        ([-1, 4, 0], lambda n: sorted({n - 1, 0} | ({4} if n > 4 else set()))),
+        ([-2], lambda n: [n - 2] if n > 1 else []),
+        ({"every": 2}, lambda n: [*range(0, n, 2)]),
+        ({"every": 9}, lambda n: [0]),
+    ],
+)
+def test_positions_are_those_asked_for(model, positions, of_length):
     sequences = mixed_sequences()
-    found = capture.capture(model, sequences, HOOKS, **SETTINGS | {"positions": "last"})
+    found = read_all(model, sequences, HOOKS, positions=positions)
+    assert found.keys["position"] == [p for length in LENGTHS for p in of_length(length)]
+    assert found.keys["sequence_id"] == [100 + i for i, length in enumerate(LENGTHS) for _ in of_length(length)]
+    assert found.keys["token_id"] == [ids[p] for ids in sequences["token_ids"].to_pylist() for p in of_length(len(ids))]
     for hook in HOOKS:
-        expected = torch.stack([rows[-1] for rows in slow_way(model, sequences, hook)])
+        rows = slow_way(model, sequences, hook)
+        expected = torch.cat([x[of_length(length)] for x, length in zip(rows, LENGTHS, strict=True)])
         torch.testing.assert_close(found.activations[hook], expected)
-    keys = {name: np.asarray(column).tolist() for name, column in found.keys.items()}
-    assert keys["token_id"] == [ids[-1] for ids in sequences["token_ids"].to_pylist()]
-    assert keys["position"] == [length - 1 for length in LENGTHS]
-    assert keys["sequence_id"] == [100 + i for i in range(len(LENGTHS))]
 
 
 def test_a_part_of_a_table_is_read_as_itself(model):
     whole, part = mixed_sequences(), mixed_sequences().slice(2, 4)
-    found = capture.capture(model, part, HOOKS[1:2], **SETTINGS).activations[HOOKS[1]]
+    found = read_all(model, part, HOOKS[1:2]).activations[HOOKS[1]]
     torch.testing.assert_close(found, torch.cat(slow_way(model, whole, HOOKS[1])[2:6]))
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 7, 1000])
 def test_batches_change_nothing_but_rounding(model, batch_tokens):
     sequences = mixed_sequences()
-    small = capture.capture(model, sequences, HOOKS, **SETTINGS | {"batch_tokens": batch_tokens})
-    torch.testing.assert_close(small.activations, capture.capture(model, sequences, HOOKS, **SETTINGS).activations)
+    small = read_all(model, sequences, HOOKS, batch_tokens=batch_tokens)
+    torch.testing.assert_close(small.activations, read_all(model, sequences, HOOKS).activations)
 
 
-def test_a_forward_pass_gets_no_more_tokens_than_asked_for(model):
-    shapes: list[torch.Size] = []
-    note = model.hf.get_input_embeddings().register_forward_pre_hook(lambda _m, args: shapes.append(args[0].shape))
+def shapes_of(model: LanguageModel, read: Callable[[], Any]) -> list[tuple[int, ...]]:
+    """Note the shapes of the token ids that the model is given."""
+    shapes: list[tuple[int, ...]] = []
+    note = model.hf.get_input_embeddings().register_forward_pre_hook(lambda _m, args: shapes.append((*args[0].shape,)))
     try:
-        capture.capture(model, mixed_sequences(), HOOKS[:2], **SETTINGS)
+        read()
     finally:
         note.remove()
-    assert [tuple(shape) for shape in shapes if len(shape) == 2] == [(1, 1), (1, 2), (2, 3), (2, 5), (1, 5)]
+    return [shape for shape in shapes if len(shape) == 2]
 
 
-def test_batches_hold_every_sequence_once_and_one_length_each():
-    lengths = np.random.default_rng(0).integers(1, 9, 200)
-    groups = capture.batches(lengths, 20)
-    assert sorted(np.concatenate(groups).tolist()) == list(range(200))
-    assert all(len({*lengths[group]}) == 1 and lengths[group].sum() <= 20 for group in groups)
-    assert sum(lengths[group].sum() > 12 for group in groups) > len(groups) / 2  # and are filled
+def test_sequences_of_similar_length_share_a_pass_that_has_no_more_tokens_than_asked_for(model):
+    shapes = shapes_of(model, lambda: read_all(model, mixed_sequences(), HOOKS[:2]))
+    assert shapes == [(3, 3), (2, 5), (2, 5)]  # lengths 1, 2, 3; 3 and 5; 5 and 5
 
 
-def test_a_sequence_longer_than_a_batch_is_a_batch_of_its_own():
-    assert [group.tolist() for group in capture.batches(np.array([30, 4, 30]), 10)] == [[1], [0], [2]]
+def test_sequences_of_one_length_are_a_chunk_for_every_pass(model):
+    sequences = mixed_sequences([4] * 7)
+    found = read_all(model, sequences, HOOKS[:2])
+    assert [chunk.tokens for chunk in found.chunks] == [8, 8, 8, 4]
+    torch.testing.assert_close(found.activations[HOOKS[1]], torch.cat(slow_way(model, sequences, HOOKS[1])))
+
+
+def test_chunks_of_unlike_sequences_hold_a_few_passes():
+    lengths = [1 + i % 5 for i in range(200)]
+    found = read_all(MODELS["llama"], mixed_sequences(lengths), HOOKS[:2])
+    assert max(chunk.tokens for chunk in found.chunks) <= capture.SORTED_BATCHES * 10 + 5
+    assert sum(chunk.tokens for chunk in found.chunks) == sum(lengths)
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=60), st.integers(1, 100))
+def test_batches_hold_every_sequence_once_and_no_more_than_their_bound(lengths, bound):
+    lengths = np.array(lengths)
+    groups = capture.batches(lengths, bound)
+    assert sorted(np.concatenate(groups).tolist()) == list(range(len(lengths)))
+    assert all(len(group) == 1 or len(group) * lengths[group].max() <= bound for group in groups)
+    for group, after in pairwise(groups):  # the first of the next would not have fitted
+        assert (len(group) + 1) * lengths[after[0]] > bound
+
+
+def test_padding_costs_little():
+    lengths = np.random.default_rng(0).integers(5, 25, 5000)
+    groups = capture.batches(lengths, 2000)
+    assert sum(len(group) * lengths[group].max() for group in groups) < 1.03 * lengths.sum()
+
+
+class Small:
+    """A device that has memory for so many tokens only."""
+
+    def __init__(self, model: LanguageModel, tokens: int) -> None:
+        self.model, self.tokens = model, tokens
+
+    def __call__(self, _module: object, args: tuple[torch.Tensor]) -> None:
+        if args[0].ndim == 2 and args[0].numel() > self.tokens:
+            raise torch.OutOfMemoryError("no memory")
+
+    def __enter__(self) -> None:
+        self.handle = self.model.hf.get_input_embeddings().register_forward_pre_hook(self)
+
+    def __exit__(self, *_: object) -> None:
+        self.handle.remove()
+
+
+@pytest.mark.parametrize("lengths", [LENGTHS, [4] * 9])
+@pytest.mark.parametrize("tokens", [5, 8])
+def test_without_memory_batches_are_halved_and_the_bound_is_recorded(model, tokens, lengths):
+    sequences = mixed_sequences(lengths)
+    plenty = read_all(model, sequences, HOOKS, batch_tokens=20)
+    with Small(model, tokens):
+        little = read_all(model, sequences, HOOKS, batch_tokens=20)
+    torch.testing.assert_close(little.activations, plenty.activations)
+    assert little.keys == plenty.keys
+    assert plenty.chunks[-1].batch_tokens == 20
+    assert little.chunks[-1].batch_tokens <= tokens
+
+
+def test_without_memory_for_one_sequence_the_remedy_is_named(model):
+    with Small(model, 4), pytest.raises(StudyError, match=r"no memory for one sequence of 5 tokens; shorten"):
+        read_all(model, mixed_sequences(), HOOKS)
 
 
 def test_cost_is_counted_in_full_depth_passes(model):
-    found = capture.capture(model, mixed_sequences(), HOOKS[:2], **SETTINGS)
-    assert found.token_passes == pytest.approx(sum(LENGTHS) / 3)
-    assert capture.capture(model, mixed_sequences(), HOOKS, **SETTINGS).token_passes == sum(LENGTHS)
+    assert capture.cost(model, HOOKS[:2], 30) == pytest.approx(10)
+    assert capture.cost(model, HOOKS, 30) == 30
 
 
-def test_activations_have_the_dtype_of_the_weights():
+@pytest.mark.parametrize("storage", ["float32", "float16", "bfloat16"])
+def test_activations_are_rounded_once_to_the_stored_precision(storage):
     half = wrap(checkpoints.network("llama").to(torch.bfloat16))
-    found = capture.capture(half, mixed_sequences(), HOOKS[:2], **SETTINGS)
-    assert {x.dtype for x in found.activations.values()} == {torch.bfloat16}
+    found = read_all(half, mixed_sequences([5] * 3), HOOKS[1:2], storage=storage).activations[HOOKS[1]]
+    expected = torch.cat(slow_way(half, mixed_sequences([5] * 3), HOOKS[1]))
+    assert found.dtype == getattr(torch, storage)
+    torch.testing.assert_close(found.float(), expected.to(found.dtype).float(), atol=0.02, rtol=0.02)
 
 
 @pytest.mark.parametrize("layer", range(4))

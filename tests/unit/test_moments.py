@@ -26,7 +26,7 @@ def gaussian(rows: int, seed: int = 0) -> torch.Tensor:
 def write(path: Path, x: torch.Tensor) -> str:
     number = np.arange(len(x))
     keys: dict[str, Any] = {"sequence_id": number // LENGTH, "position": number % LENGTH, "token_id": number}
-    store.write(path, store.table(x, keys | {"document_id": number.astype(str)}, "float32", ""), MADE_BY)
+    store.write(path, x, keys | {"document_id": number.astype(str)}, "float32", MADE_BY)
     return str(path)
 
 

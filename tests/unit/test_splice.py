@@ -114,7 +114,8 @@ def test_batches_change_nothing_but_rounding(model, monkeypatch):
     pd.testing.assert_series_equal(evaluate(model, HALF)[0]["value"], whole, rtol=1e-4)
 
 
-def test_the_dictionary_sees_activations_in_its_gauge():
+def test_the_dictionary_sees_activations_in_its_gauge(monkeypatch):
+    monkeypatch.setattr(splice, "BATCH_TOKENS", 1)  # nothing is padded
     model = MODELS["gpt2"]
     value = evaluate(model, IDENTITY, gauge="centred")[0]["value"]
     assert value["ce_loss_recovered"] == pytest.approx(1, abs=1e-4)

@@ -255,12 +255,22 @@ class Select(Strict):
     )
 
 
+class EveryNth(Strict):
+    """Every n-th position, from position 0 on."""
+
+    every: Positive = Field(description="Distance between stored positions.")
+
+
 class Capture(Strict):
     """Hook points read in one forward pass that stops after the deepest of them."""
 
     tokens: Name = Field(description="Name of an entry of `tokens` or `statements`.")
     hooks: Hooks = Field(description="Hook points; `blocks.{0..11}.hook_resid_post` stands for twelve.")
-    positions: Literal["all", "last"] = Field("all", description="Which token positions are stored.")
+    positions: Literal["all", "last"] | list[int] | EveryNth = Field(
+        "all",
+        description="Which token positions are stored: all, the last of each sequence, a list (negative ones count from the end), "
+        "or `{every: n}` from the first on.",
+    )
     storage: Literal["float32", "float16", "bfloat16"] = Field(
         "float16", description="Stored precision; a value that overflows it stops the job."
     )

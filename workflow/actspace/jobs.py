@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from threadpoolctl import threadpool_limits
+from tqdm import tqdm
 
 from actspace.errors import StudyError
 
@@ -37,6 +39,46 @@ def log_to(path: str | Path) -> None:
     )
     logging.captureWarnings(True)
     sys.excepthook = _report
+
+
+class Progress:
+    """Says how far long work is: a bar on a terminal, a plain line in the log every half minute. Used as a context.
+
+    Parameters
+    ----------
+    total : amount of work
+    unit : what is counted
+    """
+
+    SECONDS_BETWEEN_LINES = 30
+
+    def __init__(self, total: int, unit: str) -> None:
+        self.done, self._total, self._unit = 0, total, f" {unit}"
+        self._started = self._last_line = time.monotonic()
+
+    def __enter__(self) -> Progress:
+        self._bar = tqdm(
+            total=self._total, unit=self._unit, unit_scale=True, leave=False, disable=not sys.stderr.isatty()
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+        self._log()
+
+    def add(self, n: int) -> None:
+        """Count work that is done."""
+        self.done += n
+        self._bar.update(n)
+        if time.monotonic() - self._last_line >= self.SECONDS_BETWEEN_LINES:
+            self._log()
+
+    def _log(self) -> None:
+        self._last_line = time.monotonic()
+        seconds = self._last_line - self._started
+        logging.info(
+            "%s", tqdm.format_meter(self.done, self._total, seconds, ncols=0, unit=self._unit, unit_scale=True)
+        )
 
 
 def _report(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:

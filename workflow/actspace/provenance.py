@@ -5,12 +5,15 @@ or touching gigabytes reruns nothing. A receipt therefore holds nothing that dif
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import importlib.metadata
 import json
 import os
-import tempfile
-from collections.abc import Callable, Iterable, Mapping
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
@@ -65,11 +68,65 @@ def of(study: str, rule: str, params: Any, inputs: Iterable[str]) -> MadeBy:
     return MadeBy(study, rule, dict(params.cfg), str(params.code), dict(sorted(sums.items())))
 
 
+class Draft:
+    """An artifact while it is written: a binary file of a temporary name beside its place, hashed as it grows.
+
+    `finish` gives the file its own name and then its receipt; `discard` leaves nothing. The receipt of an older file of that name goes first, so
+    that there is never one which belongs to another file. Hashing has a thread of its own, as it takes as long as writing.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._temporary = _partial(self.path)
+        self._file = self._temporary.open("wb", buffering=0)
+        self._hash, self._hashing = hashlib.sha256(), ThreadPoolExecutor(1)
+        self._hashed: Future[None] | None = None
+
+    def write(self, data: Any) -> int:
+        """Append bytes (any buffer, which must not change before the next write)."""
+        before, self._hashed = self._hashed, self._hashing.submit(self._hash.update, data)
+        with _disk_errors(self.path):
+            view = memoryview(data).cast("B")
+            while len(view):  # the system may take a part only
+                view = view[self._file.write(view) :]
+        if before:
+            before.result()  # so that no more than two pieces wait in memory
+        return memoryview(data).nbytes
+
+    def tell(self) -> int:
+        """Return how many bytes have been written."""
+        return self._file.tell()
+
+    def flush(self) -> None:
+        """Do nothing: no bytes wait here."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing can be written any more."""
+        return self._file.closed
+
+    def finish(self, made_by: MadeBy) -> None:
+        """Give the file its name, and then its receipt."""
+        self._hashing.shutdown()
+        size = self.tell()
+        with _disk_errors(self.path):
+            self._file.close()
+        receipt_of(self.path).unlink(missing_ok=True)
+        os.replace(self._temporary, self.path)
+        _write_receipt(self.path, self._hash.hexdigest(), size, made_by)
+
+    def discard(self) -> None:
+        """Remove what has been written; do nothing to a finished file."""
+        self._hashing.shutdown()
+        self._file.close()
+        self._temporary.unlink(missing_ok=True)
+
+
 def write(path: str | Path, writer: Callable[[Path], None], made_by: MadeBy) -> None:
     """Write an artifact and its receipt so that neither ever looks finished when it is not.
 
-    `writer` gets a temporary name in the same folder; the file takes its own name when it is complete, its receipt after it. The receipt of
-    an older file of that name goes first, so that there is never one which belongs to another file.
+    `writer` gets a temporary name in the same folder; the file takes its own name when it is complete, its receipt after it.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -85,7 +142,11 @@ def write(path: str | Path, writer: Callable[[Path], None], made_by: MadeBy) -> 
 def stamp(path: str | Path, made_by: MadeBy) -> None:
     """Write the receipt of a file that lies complete in its place."""
     path = Path(path)
-    record = {"sha256": sha256_of(path), "size": path.stat().st_size, **asdict(made_by)}
+    _write_receipt(path, sha256_of(path), path.stat().st_size, made_by)
+
+
+def _write_receipt(path: Path, sha256: str, size: int, made_by: MadeBy) -> None:
+    record = {"sha256": sha256, "size": size, **asdict(made_by)}
     text = json.dumps(record, sort_keys=True, indent=1, default=str) + "\n"
     _rename_when_done(receipt_of(path), lambda temporary: _write_text(temporary, text))
 
@@ -112,16 +173,34 @@ def sha256_of(path: Path) -> str:
 
 
 def _rename_when_done(path: Path, writer: Callable[[Path], None]) -> None:
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
-    os.close(handle)
-    temporary = Path(name)
+    temporary = _partial(path)
     try:
-        writer(temporary)
+        with _disk_errors(path):
+            writer(temporary)
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def _disk_errors(path: Path) -> Iterator[None]:
+    """Say in one line which file did not fit on the disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        free = shutil.disk_usage(path.parent).free / 1e6
+        raise StudyError(
+            f"{path}: the disk is full ({free:.0f} MB free); free some space and run again: finished files stay"
+        ) from None
+
+
+def _partial(path: Path) -> Path:
+    """Return the temporary name of a file; one that a killed job left behind is written over."""
+    return path.with_name(f".{path.name}.partial")
 
 
 def _umask() -> int:

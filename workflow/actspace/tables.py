@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -13,12 +15,62 @@ from actspace import provenance
 from actspace.errors import StudyError
 from actspace.provenance import MadeBy
 
+ROWS_AT_ONCE = 1024
+
 
 def write(path: str | Path, table: pd.DataFrame | pa.Table, made_by: MadeBy) -> None:
     """Write a table as Parquet, with its receipt; the record of what made it also stands in the file's metadata."""
     arrow = table if isinstance(table, pa.Table) else pa.Table.from_pandas(table, preserve_index=False)
     described = arrow.replace_schema_metadata({**(arrow.schema.metadata or {}), "actspace": made_by.as_json()})
     provenance.write(path, lambda temporary: pq.write_table(described, temporary, compression="zstd"), made_by)
+
+
+class Growing:
+    """A Parquet file that is written a row group at a time; rows that do not fill one yet wait in memory.
+
+    Used as a context: the file gets its name in `finish`, and what is not finished at the end is removed.
+
+    Parameters
+    ----------
+    path : the file
+    rows_per_group : rows in every row group but the last
+    options : of `pyarrow.parquet.ParquetWriter`
+    """
+
+    def __init__(self, path: str | Path, rows_per_group: int, **options: Any) -> None:
+        self.rows = 0
+        self._draft, self._rows_per_group, self._options = provenance.Draft(path), rows_per_group, options
+        self._parquet: pq.ParquetWriter | None = None
+        self._waiting: list[pa.Table] = []
+
+    def __enter__(self) -> Growing:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._draft.discard()
+
+    def add(self, part: pa.Table) -> None:
+        """Append rows, all of one schema."""
+        self.rows += part.num_rows
+        self._waiting.append(part)
+        waiting = sum(part.num_rows for part in self._waiting)
+        if waiting >= self._rows_per_group:
+            self._write(waiting - waiting % self._rows_per_group)
+
+    def finish(self, made_by: MadeBy) -> None:
+        """Write what waits, record what made the file in its metadata and its receipt, and give it its name; there must be a row."""
+        self._write(sum(part.num_rows for part in self._waiting))
+        assert self._parquet is not None
+        self._parquet.add_key_value_metadata({"actspace": made_by.as_json()})
+        self._parquet.close()
+        self._draft.finish(made_by)
+
+    def _write(self, rows: int) -> None:
+        waiting = pa.concat_tables(self._waiting)
+        if self._parquet is None:
+            self._parquet = pq.ParquetWriter(self._draft, waiting.schema, **self._options)
+        self._parquet.write_table(waiting.slice(0, rows), row_group_size=self._rows_per_group)
+        self._waiting = [waiting.slice(rows)]
 
 
 def write_both(path: str | Path, table: pd.DataFrame, made_by: MadeBy) -> None:
@@ -35,12 +87,25 @@ def read(path: str | Path) -> pd.DataFrame:
 
 def read_arrow(path: str | Path) -> pa.Table:
     """Read a table as Arrow."""
-    try:
+    with _damage(path):
         return pq.read_table(path)
+
+
+def stream(path: str | Path) -> Iterator[pa.Table]:
+    """Read a table a thousand rows at a time, so that it is never whole in memory."""
+    with _damage(path), pq.ParquetFile(path) as file:
+        for part in file.iter_batches(ROWS_AT_ONCE):
+            yield pa.Table.from_batches([part])
+
+
+@contextmanager
+def _damage(path: str | Path) -> Iterator[None]:
+    """Say in one line which file cannot be read, and the remedy."""
+    try:
+        yield
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise StudyError(
-            f"{path}: not a readable Parquet file ({(str(error) or type(error).__name__).splitlines()[0]}); delete it and run again"
-        ) from None
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise StudyError(f"{path}: not a readable Parquet file ({reason}); delete it and run again") from None
 
 
 def concat(paths: Iterable[str]) -> pd.DataFrame:

@@ -4,10 +4,8 @@ Source: windows of web documents as the published studies use them (methods refe
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -27,16 +25,9 @@ SCHEMA = pa.schema(
 )
 SPLITS = ("train", "test")
 CHARACTERS_PER_BATCH = 1 << 20
+ROWS_PER_GROUP = 8192
 
 Encoder = Callable[[Sequence[str]], list[list[int]]]
-
-
-class Window(NamedTuple):
-    """A sequence: its document, its place among the document's windows (from 0), and its token ids."""
-
-    document_id: str
-    window: int
-    token_ids: list[int]
 
 
 def encoder(tokenizer: Any) -> Encoder:
@@ -79,49 +70,24 @@ def bos_of(tokenizer: Any, bos: bool) -> list[int]:
     return [int(tokenizer.bos_token_id)] if bos else []
 
 
-def windows(token_ids: list[int], length: int, start: list[int], per_document: int | None) -> Iterator[list[int]]:
-    """Cut a document into consecutive windows of `length` tokens, each with `start` in front; the rest is dropped."""
-    step = length - len(start)
-    if step < 1:
-        raise StudyError(f"tokens.length is {length}: no room for a token of the text; make it larger")
-    for window, first in enumerate(range(0, len(token_ids) - step + 1, step)):
-        if per_document is not None and window >= per_document:
-            return
-        yield start + token_ids[first : first + step]
+def windows(token_ids: Sequence[int], length: int, start: list[int], per_document: int | None) -> NDArray[np.int32]:
+    """Cut a document into consecutive windows of `length` tokens, each with `start` in front; the rest is dropped.
 
-
-def sequences(
-    documents: Iterable[Document], tokenizer: Any, length: int, bos: bool = False, per_document: int | None = None
-) -> Iterator[Window]:
-    """Turn documents into sequences of exactly `length` tokens (BOS included), in the order of the documents.
-
-    Parameters
-    ----------
-    documents : iterable of Document
-    tokenizer : transformers tokenizer
-    length : int
-        Tokens per sequence.
-    bos : bool
-        Whether each sequence begins with the BOS token.
-    per_document : int or None
-        At most this many windows of each document, from its beginning; None for all.
-
-    Raises
-    ------
-    StudyError
-        If `length` leaves no room for text, or the tokenizer has no BOS token.
+    Returns an array of shape (window, length); `per_document` is the most of them, None for all.
     """
-    encode, start = encoder(tokenizer), bos_of(tokenizer, bos)
-    for batch in _batches(documents):
-        for document, token_ids in zip(batch, encode([d.text for d in batch]), strict=True):
-            for window, ids in enumerate(windows(token_ids, length, start, per_document)):
-                yield Window(document.id, window, ids)
+    step = length - len(start)
+    n = len(token_ids) // step
+    n = n if per_document is None else min(n, per_document)
+    found = np.empty((n, length), np.int32)
+    found[:, : len(start)] = start
+    found[:, len(start) :] = np.array(token_ids[: n * step], np.int32).reshape(n, step)
+    return found
 
 
-def make(
-    documents: Iterable[Document], tokenizer: Any, cfg: Mapping[str, Any], seed: int
-) -> tuple[dict[str, pa.Table], dict[str, int]]:
-    """Read documents until both splits have the sequences that the study asks for.
+class Stream:
+    """Sequences of both splits, cut from documents as they are read, until each split has as many as the study asks for.
+
+    Iterate over it once; `counts` is complete when the iteration is.
 
     Parameters
     ----------
@@ -129,33 +95,95 @@ def make(
         Read no further than needed (up to one batch of a million characters).
     tokenizer : transformers tokenizer
     cfg : mapping
-        `length`, `bos`, `per_document` as in `sequences`; `train`, `test`: numbers of sequences; `test_fraction`: share
-        of the documents that goes to test.
+        `length`: tokens per sequence; `bos`: whether each begins with the BOS token; `per_document`: at most this many of each document, from its
+        beginning, None for all; `train`, `test`: numbers of sequences; `shards`: of each split; `test_fraction`: share of the documents that goes
+        to test.
     seed : int
         Of the division into splits, below 2**63.
-
-    Returns
-    -------
-    tables : dict of "train" and "test" to Table
-        Columns of `SCHEMA`; `sequence_id` counts from 0 within the split, in the order of the documents.
-    counts : dict
-        `documents_read` (up to the last one needed), `documents_used`, `train_documents`, `test_documents`, `tokens`
-        (in the sequences, BOS included).
 
     Raises
     ------
     StudyError
-        If the corpus ends before, or as in `sequences`.
+        If `length` leaves no room for text, a shard would be empty, the tokenizer has no BOS token, or the corpus ends before.
     """
-    start = bos_of(tokenizer, cfg["bos"])
-    rows = {split: _Rows(cfg[split]) for split in SPLITS}
-    read = 0
-    for document, split, token_ids in _tokenized(documents, tokenizer, rows, cfg["test_fraction"], seed):
-        read += 1
-        rows[split].add(document.id, windows(token_ids, cfg["length"], start, cfg["per_document"]))
-        if all(part.full for part in rows.values()):
-            return {split: part.table() for split, part in rows.items()}, _counts(rows, read)
-    raise StudyError(_too_short(rows, cfg, read))
+
+    def __init__(self, documents: Iterable[Document], tokenizer: Any, cfg: Mapping[str, Any], seed: int) -> None:
+        self._documents, self._tokenizer, self._cfg, self._seed = documents, tokenizer, cfg, seed
+        self._start = bos_of(tokenizer, cfg["bos"])
+        if cfg["length"] <= len(self._start):
+            raise StudyError(f"tokens.length is {cfg['length']}: no room for a token of the text; make it larger")
+        if (least := min(cfg[split] for split in SPLITS)) < cfg["shards"]:
+            raise StudyError(
+                f"tokens.shards is {cfg['shards']}, but there are {least} sequences; ask for 1 to that many"
+            )
+        self._done = dict.fromkeys(SPLITS, 0)
+        self._used = dict.fromkeys(SPLITS, 0)
+        self._read = 0
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Count `documents_read` (up to the last one needed), `documents_used`, `train_documents`, `test_documents`, `tokens` (BOS included)."""
+        used = {f"{split}_documents": n for split, n in self._used.items()}
+        n_tokens = sum(self._done.values()) * self._cfg["length"]
+        return {"documents_read": self._read, "documents_used": sum(used.values()), **used, "tokens": n_tokens}
+
+    def __iter__(self) -> Iterator[tuple[str, int, pa.Table]]:
+        """Yield split, shard and some rows (columns of `SCHEMA`), each shard's in order; `sequence_id` counts from 0 within the split."""
+        encode = encoder(self._tokenizer)
+        for batch in _batches(self._documents):
+            splits = [split_of(document.text, self._cfg["test_fraction"], self._seed) for document in batch]
+            # Tokenizing takes most of the time, and a full split needs no more of it.
+            texts = ["" if self._full(split) else d.text for d, split in zip(batch, splits, strict=True)]
+            rows: dict[str, list[tuple[str, NDArray[np.int32]]]] = {split: [] for split in SPLITS}
+            for document, split, token_ids in zip(batch, splits, encode(texts), strict=True):
+                self._read += 1
+                found = windows(token_ids, self._cfg["length"], self._start, self._cfg["per_document"])
+                found = found[: self._cfg[split] - self._done[split]]
+                if len(found):
+                    rows[split].append((document.id, found))
+                    self._done[split] += len(found)
+                    self._used[split] += 1
+                if all(map(self._full, SPLITS)):
+                    break
+            for name, parts in rows.items():
+                if parts:
+                    yield from self._sharded(name, _table(parts, self._done[name] - sum(len(p) for _, p in parts)))
+            if all(map(self._full, SPLITS)):
+                return
+        raise StudyError(self._too_short())
+
+    def _full(self, split: str) -> bool:
+        return self._done[split] >= self._cfg[split]
+
+    def _sharded(self, split: str, rows: pa.Table) -> Iterator[tuple[str, int, pa.Table]]:
+        """Divide rows among the shards of their split, whose sizes differ by one at most."""
+        n, first = self._cfg["shards"], rows["sequence_id"][0].as_py()
+        ends = [(shard + 1) * self._cfg[split] // n for shard in range(n)]
+        start = 0
+        for shard, end in enumerate(ends):
+            if (size := min(end - first, rows.num_rows) - start) > 0:
+                yield split, shard, rows.slice(start, size)
+                start += size
+
+    def _too_short(self) -> str:
+        have = " and ".join(f"{done} of {self._cfg[split]} {split}" for split, done in self._done.items())
+        return (
+            f"the corpus ends after {self._read} documents with {have} sequences of {self._cfg['length']} tokens; lower tokens.train, "
+            "tokens.test or tokens.length, move tokens.test_fraction towards the split that lacks, or add a corpus source"
+        )
+
+
+def _table(parts: Sequence[tuple[str, NDArray[np.int32]]], first: int) -> pa.Table:
+    """Make a table of documents' windows, the sequences numbered from `first`."""
+    counts = np.array([len(found) for _, found in parts])
+    document = pa.array([name for name, _ in parts]).take(pa.array(np.repeat(np.arange(len(parts)), counts)))
+    window = np.concatenate([np.arange(count, dtype=np.int32) for count in counts])
+    ids = np.concatenate([found for _, found in parts])
+    ends = np.arange(0, ids.size + 1, ids.shape[1], dtype=np.int32)
+    columns = [np.arange(first, first + len(ids)), document, window, pa.ListArray.from_arrays(ends, ids.ravel())]
+    return pa.table(
+        [pa.array(column) if isinstance(column, np.ndarray) else column for column in columns], schema=SCHEMA
+    )
 
 
 def spread(sequences: pa.Table, n: int) -> NDArray[np.int64]:
@@ -172,68 +200,13 @@ def statements_table(statements: Sequence[str], tokenizer: Any, bos: bool) -> pa
 
     Raises StudyError if a statement is empty, or if the tokenizer has no BOS token.
     """
-    start, rows = bos_of(tokenizer, bos), _Rows(len(statements))
-    for row, token_ids in enumerate(encoder(tokenizer)(statements)):
-        if not token_ids:
-            raise StudyError(f"statement {row} is empty ({statements[row]!r}); remove it from the statements")
-        rows.add(str(row), [start + token_ids])
-    return rows.table()
-
-
-def shards(table: pa.Table, n: int) -> list[pa.Table]:
-    """Divide a table into `n` consecutive parts whose sizes differ by one row at most.
-
-    Raises StudyError if that would leave a part empty.
-    """
-    if not 1 <= n <= table.num_rows:
-        raise StudyError(f"tokens.shards is {n}, but there are {table.num_rows} sequences; ask for 1 to that many")
-    bounds = [shard * table.num_rows // n for shard in range(n + 1)]
-    return [table.slice(first, last - first) for first, last in pairwise(bounds)]
-
-
-class _Rows:
-    """The growing columns of one split, four bytes a token, until it has as many sequences as wanted."""
-
-    def __init__(self, wanted: int) -> None:
-        self.wanted = wanted
-        self.documents = 0
-        self.document_ids: list[str] = []
-        self.windows = array("i")
-        self.token_ids = array("i")
-        self.ends = array("i", [0])
-
-    @property
-    def full(self) -> bool:
-        return len(self.windows) >= self.wanted
-
-    def add(self, document_id: str, sequences_: Iterable[list[int]]) -> None:
-        before = len(self.windows)
-        for window, ids in enumerate(sequences_):
-            if self.full:
-                break
-            self.document_ids.append(document_id)
-            self.windows.append(window)
-            self.token_ids.extend(ids)
-            self.ends.append(len(self.token_ids))
-        self.documents += len(self.windows) > before
-
-    def table(self) -> pa.Table:
-        # numpy takes an array's memory as it is; Arrow would go through it number by number.
-        window, ends, ids = (np.array(column, np.int32) for column in (self.windows, self.ends, self.token_ids))
-        columns = [np.arange(len(window)), self.document_ids, window, pa.ListArray.from_arrays(ends, ids)]
-        return pa.table([pa.array(column) for column in columns], schema=SCHEMA)
-
-
-def _tokenized(
-    documents: Iterable[Document], tokenizer: Any, rows: Mapping[str, _Rows], test_fraction: float, seed: int
-) -> Iterator[tuple[Document, str, list[int]]]:
-    """Yield every document with its split and its token ids, which are left out once the split is full."""
-    encode = encoder(tokenizer)
-    for batch in _batches(documents):
-        splits = [split_of(document.text, test_fraction, seed) for document in batch]
-        # Tokenizing takes most of the time, and a full split needs no more of it.
-        texts = ["" if rows[split].full else document.text for document, split in zip(batch, splits, strict=True)]
-        yield from zip(batch, splits, encode(texts), strict=True)
+    start = bos_of(tokenizer, bos)
+    rows = [start + token_ids for token_ids in encoder(tokenizer)(statements)]
+    if empty := [row for row, token_ids in enumerate(rows) if len(token_ids) == len(start)]:
+        raise StudyError(f"statement {empty[0]} is empty ({statements[empty[0]]!r}); remove it from the statements")
+    number = np.arange(len(rows))
+    columns = [number, number.astype(str), np.zeros(len(rows), np.int32), rows]
+    return pa.table([pa.array(column, kind) for column, kind in zip(columns, SCHEMA.types, strict=True)], schema=SCHEMA)
 
 
 def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
@@ -248,17 +221,3 @@ def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
             batch, characters = [], 0
     if batch:
         yield batch
-
-
-def _counts(rows: Mapping[str, _Rows], read: int) -> dict[str, int]:
-    used = {f"{split}_documents": part.documents for split, part in rows.items()}
-    n_tokens = sum(len(part.token_ids) for part in rows.values())
-    return {"documents_read": read, "documents_used": sum(used.values()), **used, "tokens": n_tokens}
-
-
-def _too_short(rows: Mapping[str, _Rows], cfg: Mapping[str, Any], read: int) -> str:
-    have = " and ".join(f"{len(part.windows)} of {part.wanted} {split}" for split, part in rows.items())
-    return (
-        f"the corpus ends after {read} documents with {have} sequences of {cfg['length']} tokens; lower tokens.train, "
-        "tokens.test or tokens.length, move tokens.test_fraction towards the split that lacks, or add a corpus source"
-    )

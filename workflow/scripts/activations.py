@@ -1,10 +1,8 @@
 """Activations of one shard at every hook of a capture: one table per hook, one row per stored token position."""
 
-from pathlib import Path
-
 from actspace import models, provenance, tables
 from actspace.activations import capture, store
-from actspace.jobs import begin, device
+from actspace.jobs import Progress, begin, device
 
 
 def main(job):
@@ -13,22 +11,29 @@ def main(job):
     settings, wanted = cfg["model"], cfg["capture"]
     folder = models.locate(settings["source"], job.input.get("weights"), settings["trust_remote_code"])
     model = models.load(folder, settings, device(job.resources.device))
-    sequences = tables.read_arrow(job.input.tokens)
-    read = capture.capture(
+    made_by = provenance.of(job.wildcards.study, job.rule, job.params, job.input)
+    read = capture.chunks(
         model,
-        sequences,
+        tables.stream(job.input.tokens),
         wanted["hooks"],
         positions=wanted["positions"],
+        storage=wanted["storage"],
         gauge=settings["gauge"],
         batch_tokens=cfg["batch_tokens"],
     )
-    made_by = provenance.of(job.wildcards.study, job.rule, job.params, job.input)
-    made_by = made_by.adding(device=str(model.device), token_passes=read.token_passes, position=wanted["positions"])
-    for hook, path in zip(wanted["hooks"], job.output.activations, strict=True):
-        where = f"captures: {Path(path).parent.name}: {Path(path).stem}"
-        store.write(
-            path, store.table(read.activations[hook], read.keys, wanted["storage"], where), made_by.adding(hook=hook)
+    total = sum(len(capture.tokens_of(part)[0]) for part in tables.stream(job.input.tokens))
+    paths = dict(zip(wanted["hooks"], job.output.activations, strict=True))
+    with store.Writer(paths) as writer, Progress(total, "tokens") as progress:
+        for chunk in read:
+            writer.add(chunk.stored, chunk.keys, chunk.ready)
+            progress.add(chunk.tokens)
+        made_by = made_by.adding(
+            device=str(model.device),
+            token_passes=capture.cost(model, wanted["hooks"], progress.done),
+            batch_tokens=chunk.batch_tokens,
+            position=wanted["positions"],
         )
+        writer.finish({hook: made_by.adding(hook=hook) for hook in paths})
 
 
 if __name__ == "__main__":

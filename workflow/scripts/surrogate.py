@@ -18,7 +18,7 @@ def main(job):
     drawn = nulls.gaussian_surrogate(real.mean.numpy(), real.covariance.numpy(), len(rows), rng)
     keys = {name: rows.keys[name] for name in store.KEYS if name != "norm"}
     made_by = provenance.of(job.wildcards.study, job.rule, job.params, job.input)
-    store.write(job.output.activations, store.table(torch.from_numpy(drawn), keys, "float32", "surrogate"), made_by)
+    store.write(job.output.activations, torch.from_numpy(drawn), keys, "float32", made_by)
 
 
 if __name__ == "__main__":

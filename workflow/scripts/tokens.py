@@ -1,9 +1,10 @@
 """Token sequences of one length: one table per split and shard, and none crosses a document."""
 
+from contextlib import ExitStack
 from pathlib import Path
 
 from actspace import corpora, models, provenance, tables, tokens
-from actspace.jobs import begin
+from actspace.jobs import Progress, begin
 
 
 def main(job):
@@ -14,11 +15,18 @@ def main(job):
     wheels = {"==".join(Path(path).stem.rsplit("-", 1)): Path(path) for path in job.input.wheels}
     documents = corpora.chained(cfg["corpus"]["sources"], wheels)
     settings = {**cfg["tokens"], "test_fraction": cfg["corpus"]["test_fraction"]}
-    splits, counts = tokens.make(documents, tokenizer, settings, cfg["seed"])
-    made_by = provenance.of(job.wildcards.study, job.rule, job.params, job.input).adding(**counts)
-    shards = [shard for split in ("train", "test") for shard in tokens.shards(splits[split], settings["shards"])]
-    for path, shard in zip(job.output.tokens, shards, strict=True):
-        tables.write(path, shard, made_by)
+    stream = tokens.Stream(documents, tokenizer, settings, cfg["seed"])
+    with ExitStack() as open_files, Progress(settings["train"] + settings["test"], "sequences") as progress:
+        files = {
+            Path(path).stem: open_files.enter_context(tables.Growing(path, tokens.ROWS_PER_GROUP, compression="zstd"))
+            for path in job.output.tokens
+        }
+        for split, shard, rows in stream:
+            files[f"{split}-{shard:03d}"].add(rows)
+            progress.add(rows.num_rows)
+        made_by = provenance.of(job.wildcards.study, job.rule, job.params, job.input).adding(**stream.counts)
+        for file in files.values():
+            file.finish(made_by)
 
 
 if __name__ == "__main__":

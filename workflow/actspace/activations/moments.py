@@ -44,47 +44,65 @@ class Moments:
 
 
 def of_files(paths: Sequence[str], select: Mapping[str, Any], seed: int) -> Moments:
-    """Take the moments of one hook's training rows, shard by shard.
+    """Take the moments of one hook's training rows, a row group at a time.
 
     `select` holds `first_position` and `norm_outliers`, the multiple of the median norm above which rows are left out (None: none are).
     `seed` draws the pairs of which distance and angle are taken.
     """
-    norms = store.norms(paths, select["first_position"])
+    later = store.Activations(paths, first_position=select["first_position"])
+    norms = later.norms()
     if not len(norms):
         raise StudyError(
             f"{paths[0]}: no row has the position {select['first_position']} or a later one; lower `select.first_position`"
         )
-    limit = float(np.median(norms)) * select["norm_outliers"] if select["norm_outliers"] else math.inf
-    kept = [store.read([path], first_position=select["first_position"], max_norm=limit).x for path in paths]
-    count, mean, covariance = accumulate(kept)
-    distance, angle = distances(torch.cat(kept), np.random.default_rng(seed))
+    used = later.without_outliers(select["norm_outliers"]) if select["norm_outliers"] else later
+    limit = math.inf if used.max_norm is None else used.max_norm
+    count, mean, covariance = accumulate(rows.x for rows in used.groups())
+    rng = np.random.default_rng(seed)
+    distance, angle = distances(used.sample(2 * PAIRS, rng).x, rng)
     return Moments(
         count, mean, covariance, float(norms[norms <= limit].mean()), distance, angle, limit, len(norms) - count
     )
 
 
-def accumulate(chunks: Iterable[Tensor]) -> tuple[int, Tensor, Tensor]:
-    """Return count, mean and covariance of rows that arrive in chunks (row, d_model), in one pass.
+@dataclass(frozen=True)
+class Sums:
+    """Count, mean (d_model,) and scatter (d_model, d_model), the sum of outer products of deviations from the mean, in float64.
 
-    Sums are of the rows less the first chunk's mean, so that a mean much larger than the spread cancels nothing
-    (Chan, Golub & LeVeque 1983, shifted data).
+    Sums of parts add up to those of the whole, in any order: `+` is the pairwise update of Chan, Golub & LeVeque (1983), in which a mean much
+    larger than the spread cancels nothing.
     """
-    count, shift, total, square = 0, None, None, None
+
+    count: int
+    mean: Tensor
+    scatter: Tensor
+
+    @classmethod
+    def of(cls, x: Tensor) -> Sums:
+        """Sum rows (row, d_model), at least one."""
+        x = x.double()
+        mean = x.mean(0)
+        x = x - mean
+        return cls(len(x), mean, x.T @ x)
+
+    def __add__(self, other: Sums) -> Sums:
+        count, offset = self.count + other.count, other.mean - self.mean
+        between = torch.outer(offset, offset) * (self.count * other.count / count)
+        return Sums(count, self.mean + offset * (other.count / count), self.scatter + other.scatter + between)
+
+
+def accumulate(chunks: Iterable[Tensor]) -> tuple[int, Tensor, Tensor]:
+    """Return count, mean and covariance (divided by the count) of rows that arrive in chunks (row, d_model), in one pass."""
+    total: Sums | None = None
     for chunk in chunks:
-        if not len(chunk):  # a shard of which no row was selected has no mean
-            continue
-        x = chunk.double()
-        shift = x.mean(0) if shift is None else shift
-        x = x - shift
-        count += len(x)
-        total = x.sum(0) if total is None else total + x.sum(0)
-        square = x.T @ x if square is None else square + x.T @ x
-    if count < 2 or shift is None or total is None or square is None:
+        if len(chunk):  # of a shard, no row may be selected
+            total = Sums.of(chunk) if total is None else total + Sums.of(chunk)
+    if total is None or total.count < 2:
+        found = total.count if total else 0
         raise StudyError(
-            f"moments need at least 2 rows, found {count}; raise the number of sequences or relax `select`"
+            f"moments need at least 2 rows, found {found}; raise the number of sequences or relax `select`"
         )
-    offset = total / count
-    return count, shift + offset, square / count - torch.outer(offset, offset)
+    return total.count, total.mean, total.scatter / total.count
 
 
 def distances(x: Tensor, rng: np.random.Generator) -> tuple[float, float]:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from actspace.activations.capture import batches, replaced, tokens_of
+from actspace.activations.capture import batches, padded, replaced, tokens_of
 from actspace.dictionaries.base import Dictionary
 from actspace.errors import StudyError
 from actspace.hooks import layer_of
@@ -72,10 +72,10 @@ def evaluate(
     sums = {name: np.zeros((len(lengths), 2)) for name in changes}
     clean_loss = np.zeros(len(lengths))
     for members in batches(lengths, BATCH_TOKENS):
-        token = (ends - lengths)[members, None] + np.arange(lengths[members[0]])
         clean_loss[members], found = _run(
             model,
-            torch.from_numpy(flat[token]).to(model.device),
+            torch.from_numpy(padded(flat, (ends - lengths)[members], lengths[members])).to(model.device),
+            torch.from_numpy(rows[members]).to(model.device),
             changes,
             layer_of(hook, model.n_layers),
             first_position,
@@ -107,16 +107,17 @@ def _reconstruction(dictionary: Dictionary, gauge: str) -> Change:
 
 @torch.no_grad()
 def _run(
-    model: LanguageModel, token_ids: Tensor, changes: Mapping[str, Change], layer: int, first: int
+    model: LanguageModel, token_ids: Tensor, rows: Tensor, changes: Mapping[str, Change], layer: int, first: int
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Return summed losses (prompt,) of the undisturbed model, and for every change summed losses and KL (prompt, 2)."""
+    """Return losses (prompt,) of the undisturbed model, summed over `rows` positions (prompt,) from `first` on, and for every change those and KL."""
     targets = token_ids[:, first + 1 :]
+    counted = torch.arange(targets.shape[1], device=rows.device) < rows[:, None]
 
     def log_probs() -> Tensor:
         return model.hf(input_ids=token_ids, use_cache=False).logits[:, first:-1].float().log_softmax(-1)
 
     def loss(of: Tensor) -> Tensor:
-        return -of.gather(-1, targets[..., None])[..., 0].double().sum(-1)
+        return -(of.gather(-1, targets[..., None])[..., 0] * counted).double().sum(-1)
 
     clean = log_probs()
     probabilities = clean.exp()
@@ -124,7 +125,7 @@ def _run(
     for name, change in changes.items():
         with replaced(model, layer, partial(_spliced, change, first)):
             spliced = log_probs()
-        kl = (probabilities * (clean - spliced)).sum(-1).double().sum(-1)
+        kl = ((probabilities * (clean - spliced)).sum(-1) * counted).double().sum(-1)
         found[name] = torch.stack([loss(spliced), kl], dim=1).cpu().numpy()
     return loss(clean).cpu().numpy(), found
 
