@@ -4,13 +4,13 @@ BIN := .venv/bin
 READY := .venv/.ready
 CORES ?= all
 
-.PHONY: study test test-slow lint format bench docs lock clean
+.PHONY: study test test-slow lint format bench bench-peers docs lock clean
 
 study: $(READY)  ## the embedded study, from text to report
 	$(BIN)/snakemake --cores $(CORES)
 
 test: $(READY)  ## all tests but the slow ones
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadgroup
 
 test-slow: $(READY)  ## the slow tests
 	$(BIN)/python -m pytest -m slow
@@ -30,6 +30,8 @@ format: $(READY)
 bench: $(READY)  ## every benchmark, quickly
 	set -e; for bench in tests/benchmarks/*.py; do PYTHONPATH=workflow $(BIN)/python $$bench --quick; done
 
+bench-peers: .venv-peers/.ready  ## what benchmarks compare with, in an environment of its own
+
 docs: $(READY)  ## what is generated from the config models
 	PYTHONPATH=workflow $(BIN)/python -m actspace.config_docs
 
@@ -41,6 +43,12 @@ lock:  ## pin the newest versions that pyproject.toml allows; torch stays at the
 
 clean:  ## remove the results of the embedded study
 	rm -rf results/embedded .snakemake
+
+.venv-peers/.ready: tests/benchmarks/peers/requirements.txt
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check $$(grep ^torch== $<)
+	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	touch $@
 
 $(READY): requirements.txt
 	$(PYTHON) -m venv .venv

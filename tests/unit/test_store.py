@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -25,22 +26,8 @@ D_MODEL, LENGTH, SEQUENCES = 6, 4, 5
 N = LENGTH * SEQUENCES
 DTYPES = ["float32", "float16", "bfloat16"]
 
-# What a reader without actspace writes: three lines, with numpy alone besides the reader itself.
-WITH_PANDAS = """
-rows, about = pd.read_parquet(path), pq.read_schema(path).metadata
-x = np.frombuffer(b"".join(rows["activation"]), "<f4" if about[b"dtype"] == b"float32" else "<f2")
-x = x.reshape(-1, int(about[b"d_model"]))
-"""
-WITH_POLARS = """
-rows, about = pl.read_parquet(path), pl.read_parquet_metadata(path)
-x = np.frombuffer(b"".join(rows["activation"]), "<f4" if about["dtype"] == "float32" else "<f2")
-x = x.reshape(-1, int(about["d_model"]))
-"""
-WITH_DUCKDB = """
-about = dict(duckdb.sql(f"select decode(key), decode(value) from parquet_kv_metadata('{path}')").fetchall())
-rows = duckdb.sql(f"select activation from '{path}' order by file_row_number").fetchall()
-x = np.frombuffer(b"".join(r for r, in rows), {"float32": "<f4"}.get(about["dtype"], "<f2")).reshape(len(rows), -1)
-"""
+README = Path(__file__).parents[2] / "README.md"
+EXAMPLE = "results/embedded/activations/contexts/blocks.9.hook_resid_post/test-000.parquet"
 
 
 def gaussian(rows: int = N, seed: int = 0) -> torch.Tensor:
@@ -228,16 +215,20 @@ def test_another_parquet_file_is_refused(tmp_path, reader):
         reader([tmp_path / "x.parquet"])
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
-@pytest.mark.parametrize(
-    ("package", "name", "recipe"),
-    [("pandas", "pd", WITH_PANDAS), ("polars", "pl", WITH_POLARS), ("duckdb", "duckdb", WITH_DUCKDB)],
-)
-def test_other_tools_read_a_file_in_three_lines(tmp_path, dtype, package, name, recipe):
-    path = write(tmp_path / "x.parquet", gaussian(), dtype)
-    scope = {name: pytest.importorskip(package), "np": np, "pq": pq, "path": str(path)}
+@pytest.mark.parametrize("package", ["pandas", "polars", "duckdb", "actspace"])
+def test_the_readmes_recipes_read_a_file(tmp_path, monkeypatch, package):
+    x = gaussian()
+    write(tmp_path / EXAMPLE, x, "float16")
+    write(tmp_path / EXAMPLE.replace("test", "train"), x, "float16")
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    (recipe,) = [block for block in blocks if re.search(rf"(import|from)[^\n]*\b{package}\b", block)]
+    scope: dict[str, Any] = {}
     exec(recipe, scope)
-    np.testing.assert_array_equal(scope["x"], as_stored(gaussian(), dtype).numpy())
+    if package == "actspace":
+        assert scope["x"].shape == (N - SEQUENCES, D_MODEL)
+    else:
+        np.testing.assert_array_equal(scope["x"], as_stored(x, "float16").numpy())
 
 
 def test_numpy_reads_bfloat16_as_the_upper_halves_of_float32(tmp_path):

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import ast
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import jsonschema
@@ -73,3 +77,20 @@ def test_every_rule_has_one_script_and_every_script_one_rule():
     named = re.findall(r'"\.\./scripts/(\w+)\.py"', rules)
     assert sorted(named) == sorted(path.stem for path in (ROOT / "workflow" / "scripts").glob("*.py"))
     assert sorted(named) == sorted(re.findall(r'code=code\("(\w+)"\)', rules))
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "workflow" / "scripts").glob("*.py")), ids=lambda path: path.stem)
+def test_scripts_begin_before_they_import_anything_that_imports_torch(path: Path):
+    _, first, second, *rest = ast.parse(path.read_text()).body
+    assert ast.unparse(first) == "from actspace.jobs import begin"
+    assert ast.unparse(second) == "begin(snakemake)"
+    assert ast.unparse(rest[-1]) == "main(snakemake)"
+
+
+def test_beginning_a_job_imports_no_torch():
+    found = subprocess.run(
+        [sys.executable, "-c", "import sys, actspace.jobs; sys.exit('torch' in sys.modules)"],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "workflow")},
+        check=False,
+    )
+    assert found.returncode == 0

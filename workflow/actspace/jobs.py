@@ -1,4 +1,4 @@
-"""What every script does first: log to its file, keep to its threads, and let a user see one clear line when something is wrong."""
+"""What every script does first: log to its file, keep to its threads, take a GPU, and let a user see one clear line when something is wrong."""
 
 from __future__ import annotations
 
@@ -13,23 +13,27 @@ from typing import Any
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
+from actspace import gpus
 from actspace.errors import StudyError
 
 
 def begin(job: Any) -> None:
-    """Log to the job's file and compute on no more threads than Snakemake gave it.
+    """Log to the job's file, keep to the threads that Snakemake gave it, and take a GPU if the job may use one.
 
-    Libraries take every core of the machine otherwise, and jobs side by side then wait for one another.
+    Scripts call it before they import anything else of the package: a GPU must be chosen before torch is imported. Libraries take every core of
+    the machine unless told not to, and jobs side by side then wait for one another.
 
     Parameters
     ----------
     job : the `snakemake` object of a script
     """
     log_to(job.log[0])
-    os.environ["RAYON_NUM_THREADS"] = str(job.threads)  # tokenizers
-    threadpool_limits(job.threads)
-    if torch := sys.modules.get("torch"):
-        torch.set_num_threads(job.threads)
+    os.environ |= dict.fromkeys(
+        ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS"), str(job.threads)
+    )
+    threadpool_limits(job.threads)  # for libraries that Snakemake has loaded already
+    if job.resources.get("device", "cpu") != "cpu":
+        job.gpu = gpus.take()  # held as long as the job lives
 
 
 def log_to(path: str | Path) -> None:

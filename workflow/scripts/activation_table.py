@@ -1,14 +1,16 @@
 """Every hook point whose moments the study uses: counts, norms, distances, angles, rank."""
 
+from actspace.jobs import begin
+
+begin(snakemake)
+
 import pandas as pd
 
 from actspace import provenance, tables
 from actspace.activations import moments
-from actspace.jobs import begin
 
 
 def main(job):
-    begin(job)
     rows = [
         place | moments.describe(moments.load(path))
         for place, path in zip(job.params.cfg["places"], job.input.moments, strict=True)
@@ -17,5 +19,4 @@ def main(job):
     tables.write_both(job.output.table, pd.DataFrame(rows), made_by)
 
 
-if __name__ == "__main__":
-    main(snakemake)
+main(snakemake)

@@ -1,12 +1,15 @@
 """Activations of one shard at every hook of a capture: one table per hook, one row per stored token position."""
 
+from actspace.jobs import begin
+
+begin(snakemake)
+
 from actspace import models, provenance, tables
 from actspace.activations import capture, store
-from actspace.jobs import Progress, begin, device
+from actspace.jobs import Progress, device
 
 
 def main(job):
-    begin(job)
     cfg = job.params.cfg
     settings, wanted = cfg["model"], cfg["capture"]
     folder = models.locate(settings["source"], job.input.get("weights"), settings["trust_remote_code"])
@@ -36,5 +39,4 @@ def main(job):
         writer.finish({hook: made_by.adding(hook=hook) for hook in paths})
 
 
-if __name__ == "__main__":
-    main(snakemake)
+main(snakemake)

@@ -1,14 +1,16 @@
 """The model of a GGUF file as a folder of float32 safetensors, with its tokenizer."""
 
+from actspace.jobs import begin
+
+begin(snakemake)
+
 import tempfile
 from pathlib import Path
 
 from actspace import models, provenance
-from actspace.jobs import begin
 
 
 def main(job):
-    begin(job)
     source = job.params.cfg["source"]
     with tempfile.TemporaryDirectory() as folder:
         gguf = models.gguf_of(source, Path(job.input.gguf), Path(folder))
@@ -16,5 +18,4 @@ def main(job):
     provenance.stamp(job.output.weights, provenance.of("resources", job.rule, job.params, job.input))
 
 
-if __name__ == "__main__":
-    main(snakemake)
+main(snakemake)

@@ -1,15 +1,17 @@
 """One dictionary measured on held-out documents: one row per metric, with intervals by document."""
 
+from actspace.jobs import begin
+
+begin(snakemake)
+
 import numpy as np
 
 from actspace import provenance, tables
 from actspace.activations import moments, store
 from actspace.dictionaries import base, metrics
-from actspace.jobs import begin
 
 
 def main(job):
-    begin(job)
     cfg = job.params.cfg
     dictionary = base.load(job.input.fit)
     limit = moments.limit_for(job.wildcards.data, job.input.moments)
@@ -19,5 +21,4 @@ def main(job):
     tables.write(job.output.table, table.assign(**cfg["labels"], n_latents=dictionary.n_latents), made_by)
 
 
-if __name__ == "__main__":
-    main(snakemake)
+main(snakemake)

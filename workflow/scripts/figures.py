@@ -1,14 +1,16 @@
 """Every figure of the study, drawn from its tables."""
 
+from actspace.jobs import begin
+
+begin(snakemake)
+
 from pathlib import Path
 
 from actspace import provenance, tables
-from actspace.jobs import begin
 from actspace.report import figures
 
 
 def main(job):
-    begin(job)
     found = tables.by_name(job.input.tables)
     made_by = provenance.of(job.wildcards.study, job.rule, job.params, job.input)
     specs = figures.available_figures(found)
@@ -17,5 +19,4 @@ def main(job):
         provenance.write(path, lambda temporary, svg=svg: temporary.write_text(svg, encoding="utf-8"), made_by)
 
 
-if __name__ == "__main__":
-    main(snakemake)
+main(snakemake)

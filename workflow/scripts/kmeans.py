@@ -1,13 +1,15 @@
 """One k-means dictionary."""
 
+from actspace.jobs import begin
+
+begin(snakemake)
+
 from actspace import provenance
 from actspace.activations import moments, store
 from actspace.dictionaries import base, kmeans
-from actspace.jobs import begin
 
 
 def main(job):
-    begin(job)
     cfg = job.params.cfg
     limit = moments.limit_for(job.wildcards.data, job.input.moments)
     rows = store.read(job.input.activations, first_position=cfg["first_position"], max_norm=limit)
@@ -19,5 +21,4 @@ def main(job):
     )
 
 
-if __name__ == "__main__":
-    main(snakemake)
+main(snakemake)

@@ -1,15 +1,16 @@
 """Every current file of the study with its sha256."""
 
+from actspace.jobs import begin
+
+begin(snakemake)
+
 from pathlib import Path
 
 from actspace import manifest
-from actspace.jobs import begin
 
 
 def main(job):
-    begin(job)
     manifest.write(Path(job.output.manifest), job.input)
 
 
-if __name__ == "__main__":
-    main(snakemake)
+main(snakemake)

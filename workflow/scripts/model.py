@@ -1,19 +1,24 @@
 """What the model is, with the sha256 of its weights; and whether it can do all that the study asks of it."""
 
-import json
-
-from actspace import hooks, models, provenance, stages
 from actspace.jobs import begin
+
+begin(snakemake)
+
+import json
+from pathlib import Path
+
+from actspace import disk, hooks, models, provenance, stages
 from actspace.reading import read_study
 
 
 def main(job):
-    begin(job)
     source, trust = job.params.cfg["source"], job.params.cfg["trust_remote_code"]
     folder = models.locate(source, job.input.get("weights"), trust)
     description = models.describe(folder, trust)
     # Read from the config, not from params: a study that asks for one hook more is checked, but makes nothing anew.
-    hooks.check_study(description, stages.checks(read_study(job.config)))
+    study = read_study(job.config)
+    hooks.check_study(description, stages.checks(study))
+    disk.check(study, description["d_model"], Path(job.output.model).parent)
     description |= {"source": source, "revision": models.revision_of(source), "weights": models.weight_hashes(folder)}
     made_by = provenance.of(job.wildcards.study, job.rule, job.params, job.input)
     provenance.write(
@@ -23,5 +28,4 @@ def main(job):
     )
 
 
-if __name__ == "__main__":
-    main(snakemake)
+main(snakemake)

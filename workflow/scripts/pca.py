@@ -1,13 +1,15 @@
 """One dictionary of principal components."""
 
+from actspace.jobs import begin
+
+begin(snakemake)
+
 from actspace import provenance
 from actspace.activations import moments, store
 from actspace.dictionaries import base, pca
-from actspace.jobs import begin
 
 
 def main(job):
-    begin(job)
     cfg = job.params.cfg
     limit = moments.limit_for(job.wildcards.data, job.input.moments)
     rows = store.read(job.input.activations, first_position=cfg["first_position"], max_norm=limit)
@@ -17,5 +19,4 @@ def main(job):
     provenance.write(job.output.fit, lambda path: base.save(found, path, {"made_by": made_by.as_json()}), made_by)
 
 
-if __name__ == "__main__":
-    main(snakemake)
+main(snakemake)

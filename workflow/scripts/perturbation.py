@@ -1,17 +1,20 @@
 """One perturbation experiment at one site: every curve, and where each first crosses the threshold."""
 
+from actspace.jobs import begin
+
+begin(snakemake)
+
 import numpy as np
 import torch
 
 from actspace import models, provenance, tables, tokens
 from actspace.activations import moments, store
-from actspace.jobs import begin, device
+from actspace.jobs import device
 from actspace.perturbations.engine import Engine
 from actspace.perturbations.experiment import Activations, run_experiment
 
 
 def main(job):
-    begin(job)
     cfg = job.params.cfg
     settings = cfg["model"]
     folder = models.locate(settings["source"], job.input.get("weights"), settings["trust_remote_code"])
@@ -38,5 +41,4 @@ def main(job):
     tables.write(job.output.thresholds, thresholds, made_by)
 
 
-if __name__ == "__main__":
-    main(snakemake)
+main(snakemake)

@@ -1,12 +1,14 @@
 """All experiments in one table of curves and one of thresholds; statistics of each arm, and comparisons of arms."""
 
-from actspace import provenance, tables
 from actspace.jobs import begin
+
+begin(snakemake)
+
+from actspace import provenance, tables
 from actspace.perturbations import statistics
 
 
 def main(job):
-    begin(job)
     seed = job.params.cfg["seed"]
     experiments = [
         (tables.read(c), tables.read(t)) for c, t in zip(job.input.curves, job.input.thresholds, strict=True)
@@ -22,5 +24,4 @@ def main(job):
     )
 
 
-if __name__ == "__main__":
-    main(snakemake)
+main(snakemake)

@@ -1,12 +1,14 @@
 """All probe studies in one table of scores, one of their means over splits with intervals, and one of angles."""
 
-from actspace import provenance, tables
 from actspace.jobs import begin
+
+begin(snakemake)
+
+from actspace import provenance, tables
 from actspace.probes import evaluation
 
 
 def main(job):
-    begin(job)
     made_by = provenance.of(job.wildcards.study, job.rule, job.params, job.input)
     scores = tables.concat(job.input.scores)
     tables.write_both(job.output.scores, scores, made_by)
@@ -14,5 +16,4 @@ def main(job):
     tables.write_both(job.output.angles, tables.concat(job.input.angles), made_by)
 
 
-if __name__ == "__main__":
-    main(snakemake)
+main(snakemake)

@@ -1,13 +1,15 @@
 """Every probe at every layer of one capture of statements: scores, angles and directions."""
 
+from actspace.jobs import begin
+
+begin(snakemake)
+
 from actspace import provenance, tables
 from actspace.activations import store
-from actspace.jobs import begin
 from actspace.probes import evaluation, linear
 
 
 def main(job):
-    begin(job)
     cfg = job.params.cfg
     statements = tables.read(job.input.statements)
     activations = {
@@ -21,5 +23,4 @@ def main(job):
     provenance.write(job.output.directions, lambda path: linear.save(path, directions), made_by)
 
 
-if __name__ == "__main__":
-    main(snakemake)
+main(snakemake)

@@ -1,14 +1,17 @@
 """One sparse autoencoder, and its training curve."""
 
+from actspace.jobs import begin
+
+begin(snakemake)
+
 from actspace import provenance, tables
 from actspace.activations import moments, store
 from actspace.dictionaries import base
 from actspace.dictionaries.sae.train import train
-from actspace.jobs import begin, device
+from actspace.jobs import device
 
 
 def main(job):
-    begin(job)
     cfg = job.params.cfg
     limit = moments.limit_for(job.wildcards.data, job.input.moments)
     rows = store.read(job.input.activations, first_position=cfg["first_position"], max_norm=limit)
@@ -20,5 +23,4 @@ def main(job):
     tables.write(job.output.curve, curve.assign(**labels), made_by)
 
 
-if __name__ == "__main__":
-    main(snakemake)
+main(snakemake)

@@ -1,14 +1,17 @@
 """How far the captured residuals are from the model's own logits and from the TransformerLens bridge; too far stops the study."""
 
+from actspace.jobs import begin
+
+begin(snakemake)
+
 import torch
 
 from actspace import models, provenance, tables
 from actspace.activations import selfcheck
-from actspace.jobs import begin, device
+from actspace.jobs import device
 
 
 def main(job):
-    begin(job)
     cfg = job.params.cfg
     settings = cfg["model"]
     folder = models.locate(settings["source"], job.input.get("weights"), settings["trust_remote_code"])
@@ -21,5 +24,4 @@ def main(job):
     tables.write(job.output.table, table, made_by)
 
 
-if __name__ == "__main__":
-    main(snakemake)
+main(snakemake)

@@ -1,15 +1,18 @@
 """Language modelling with reconstructions in place of activations: loss and KL recovered, for every fit of one hook."""
 
+from actspace.jobs import begin
+
+begin(snakemake)
+
 from pathlib import Path
 
 from actspace import models, provenance, tables, tokens
 from actspace.activations import moments
 from actspace.dictionaries import base, splice
-from actspace.jobs import begin, device
+from actspace.jobs import device
 
 
 def main(job):
-    begin(job)
     cfg = job.params.cfg
     settings = cfg["model"]
     folder = models.locate(settings["source"], job.input.get("weights"), settings["trust_remote_code"])
@@ -27,5 +30,4 @@ def main(job):
     tables.write(job.output.table, splice.labelled(table, cfg["labels"]), made_by)
 
 
-if __name__ == "__main__":
-    main(snakemake)
+main(snakemake)

@@ -1,12 +1,14 @@
 """Statements with their labels, sets and groups; and their tokens, one sequence per statement."""
 
-from actspace import models, provenance, tables, tokens
 from actspace.jobs import begin
+
+begin(snakemake)
+
+from actspace import models, provenance, tables, tokens
 from actspace.probes import statements
 
 
 def main(job):
-    begin(job)
     cfg = job.params.cfg
     folder = models.locate(cfg["source"], job.input.get("weights"), cfg["trust_remote_code"])
     tokenizer = models.load_tokenizer(folder, cfg["trust_remote_code"])
@@ -20,5 +22,4 @@ def main(job):
     )
 
 
-if __name__ == "__main__":
-    main(snakemake)
+main(snakemake)

@@ -1,16 +1,18 @@
 """Activations without structure: as many rows of a Gaussian with the data's mean and covariance, under the keys of the real rows."""
 
+from actspace.jobs import begin
+
+begin(snakemake)
+
 import numpy as np
 import torch
 
 from actspace import provenance
 from actspace.activations import moments, store
 from actspace.dictionaries import nulls
-from actspace.jobs import begin
 
 
 def main(job):
-    begin(job)
     cfg = job.params.cfg
     real = moments.load(job.input.moments)
     rows = store.read(job.input.activations, first_position=cfg["select"]["first_position"], max_norm=real.max_norm)
@@ -21,5 +23,4 @@ def main(job):
     store.write(job.output.activations, torch.from_numpy(drawn), keys, "float32", made_by)
 
 
-if __name__ == "__main__":
-    main(snakemake)
+main(snakemake)

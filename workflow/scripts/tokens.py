@@ -1,14 +1,17 @@
 """Token sequences of one length: one table per split and shard, and none crosses a document."""
 
+from actspace.jobs import begin
+
+begin(snakemake)
+
 from contextlib import ExitStack
 from pathlib import Path
 
 from actspace import corpora, models, provenance, tables, tokens
-from actspace.jobs import Progress, begin
+from actspace.jobs import Progress
 
 
 def main(job):
-    begin(job)
     cfg = job.params.cfg
     folder = models.locate(cfg["source"], job.input.get("weights"), cfg["trust_remote_code"])
     tokenizer = models.load_tokenizer(folder, cfg["trust_remote_code"])
@@ -29,5 +32,4 @@ def main(job):
             file.finish(made_by)
 
 
-if __name__ == "__main__":
-    main(snakemake)
+main(snakemake)

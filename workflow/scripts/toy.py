@@ -1,12 +1,14 @@
 """The two-Gaussian toy of truth: probes against their closed forms, and what its picture draws."""
 
-from actspace import provenance, tables
 from actspace.jobs import begin
+
+begin(snakemake)
+
+from actspace import provenance, tables
 from actspace.probes import toy
 
 
 def main(job):
-    begin(job)
     truth, points, directions = toy.run(job.params.cfg["toy"], job.params.cfg["seed"])
     made_by = provenance.of(job.wildcards.study, job.rule, job.params, job.input)
     tables.write_both(job.output.truth, truth, made_by)
@@ -14,5 +16,4 @@ def main(job):
     tables.write(job.output.directions, directions, made_by)
 
 
-if __name__ == "__main__":
-    main(snakemake)
+main(snakemake)
