@@ -71,6 +71,23 @@ def check_study(description: Mapping[str, Any], cfg: Mapping[str, Any]) -> None:
             )
 
 
+def known(file: Path, source: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return the description of a model that an earlier run left in a file; None if it left none, or one of another model.
+
+    Raises
+    ------
+    StudyError
+        If the file is damaged.
+    """
+    if not file.is_file():
+        return None
+    try:
+        description = json.loads(file.read_text())
+        return description if description["source"] == source else None
+    except (ValueError, KeyError, TypeError):
+        raise StudyError(f"{file}: not a model's description; delete it and run again") from None
+
+
 def check_known(file: Path, source: Mapping[str, Any], cfg: Mapping[str, Any]) -> None:
     """Check a study against the model's description that an earlier run left, if it left one of this model.
 
@@ -79,12 +96,6 @@ def check_known(file: Path, source: Mapping[str, Any], cfg: Mapping[str, Any]) -
     StudyError
         As `check_study`, or if the file is damaged.
     """
-    if not file.is_file():
-        return
-    try:
-        description = json.loads(file.read_text())
-        known = description["source"]
-    except (ValueError, KeyError, TypeError):
-        raise StudyError(f"{file}: not a model's description; delete it and run again") from None
-    if known == source:
+    description = known(file, source)
+    if description is not None:
         check_study(description, cfg)

@@ -9,7 +9,7 @@ sys.path.insert(0, str(WORKFLOW))
 SEARCH_PATH = os.pathsep.join([str(WORKFLOW), *filter(None, [os.getenv("PYTHONPATH")])])
 os.environ |= {"PYTHONPATH": SEARCH_PATH, "TQDM_DISABLE": "1", "TOKENIZERS_PARALLELISM": "true"}
 
-from actspace import fingerprint, hooks, manifest, stages
+from actspace import disk, fingerprint, hooks, manifest, stages
 from actspace.errors import StudyError
 from actspace.reading import read_study
 
@@ -137,6 +137,15 @@ def converted_weights():
     """The weights of a model that was converted, nothing for a model that is read where it is."""
     folder = stages.converted_model(STUDY)
     return needs(weights=f"{folder}/model.safetensors") if folder else {}
+
+
+def stop_if_the_disk_is_too_small():
+    """End a run before its first job if the activations that it is about to make would not fit."""
+    making = [path for job in workflow.dag.needrun_jobs() for path in job.output]
+    try:
+        disk.check_known(STUDY, Path("results", STUDY.study), making)
+    except StudyError as error:
+        sys.exit(f"actspace: {error}")
 
 
 def closing_line():
