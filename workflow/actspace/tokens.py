@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 
 from actspace.corpora import Document, split_of
 from actspace.errors import StudyError
+from actspace.threads import ahead
 
 SCHEMA = pa.schema(
     [
@@ -92,7 +93,7 @@ class Stream:
     Parameters
     ----------
     documents : iterable of Document
-        Read no further than needed (up to one batch of a million characters).
+        Read no further than needed (up to two batches of a million characters).
     tokenizer : transformers tokenizer
     cfg : mapping
         `length`: tokens per sequence; `bos`: whether each begins with the BOS token; `per_document`: at most this many of each document, from its
@@ -108,8 +109,8 @@ class Stream:
     """
 
     def __init__(self, documents: Iterable[Document], tokenizer: Any, cfg: Mapping[str, Any], seed: int) -> None:
-        self._documents, self._tokenizer, self._cfg, self._seed = documents, tokenizer, cfg, seed
-        self._start = bos_of(tokenizer, cfg["bos"])
+        self._documents, self._cfg, self._seed = documents, cfg, seed
+        self._start, self._encoder = bos_of(tokenizer, cfg["bos"]), encoder(tokenizer)
         if cfg["length"] <= len(self._start):
             raise StudyError(f"tokens.length is {cfg['length']}: no room for a token of the text; make it larger")
         if (least := min(cfg[split] for split in SPLITS)) < cfg["shards"]:
@@ -129,13 +130,10 @@ class Stream:
 
     def __iter__(self) -> Iterator[tuple[str, int, pa.Table]]:
         """Yield split, shard and some rows (columns of `SCHEMA`), each shard's in order; `sequence_id` counts from 0 within the split."""
-        encode = encoder(self._tokenizer)
-        for batch in _batches(self._documents):
-            splits = [split_of(document.text, self._cfg["test_fraction"], self._seed) for document in batch]
-            # Tokenizing takes most of the time, and a full split needs no more of it.
-            texts = ["" if self._full(split) else d.text for d, split in zip(batch, splits, strict=True)]
+        # The next batch is encoded while this one is cut and written.
+        for batch, splits, encoded in ahead(self._encode, ((batch,) for batch in _batches(self._documents)), 1):
             rows: dict[str, list[tuple[str, NDArray[np.int32]]]] = {split: [] for split in SPLITS}
-            for document, split, token_ids in zip(batch, splits, encode(texts), strict=True):
+            for document, split, token_ids in zip(batch, splits, encoded, strict=True):
                 self._read += 1
                 found = windows(token_ids, self._cfg["length"], self._start, self._cfg["per_document"])
                 found = found[: self._cfg[split] - self._done[split]]
@@ -151,6 +149,13 @@ class Stream:
             if all(map(self._full, SPLITS)):
                 return
         raise StudyError(self._too_short())
+
+    def _encode(self, batch: list[Document]) -> tuple[list[Document], list[str], list[list[int]]]:
+        """Return a batch, the split of each document, and its token ids."""
+        splits: list[str] = [split_of(d.text, self._cfg["test_fraction"], self._seed) for d in batch]
+        # Tokenizing takes most of the time, and a full split needs no more of it.
+        texts = ["" if self._full(split) else d.text for d, split in zip(batch, splits, strict=True)]
+        return batch, splits, self._encoder(texts)
 
     def _full(self, split: str) -> bool:
         return self._done[split] >= self._cfg[split]

@@ -25,6 +25,7 @@ from torch import Tensor
 from actspace import tables
 from actspace.errors import StudyError
 from actspace.provenance import MadeBy
+from actspace.threads import ahead
 
 ROWS_PER_GROUP = 4096
 # Activations do not compress, and a dictionary of them would cost time for nothing.
@@ -69,8 +70,15 @@ def to_stored(activations: Tensor, dtype: str) -> Stored:
 
 
 def _norms(x: Tensor) -> Tensor:
-    """Return the L2 norms of rows in float32; a thousand rows at a time stay in the cache, which is ten times as fast."""
-    return torch.cat([torch.linalg.vector_norm(part.float(), dim=-1) for part in x.split(1024)])
+    """Return the L2 norms of rows in float32."""
+    if x.device.type != "cpu":
+        return torch.linalg.vector_norm(x, dim=-1, dtype=torch.float32)
+    # Rows of halves are twenty times as fast in float32, a few at a time in memory that stays in the cache.
+    norms, few = torch.empty(len(x)), torch.empty((256, x.shape[1]))
+    for first in range(0, len(x), 256):
+        part = x[first : first + 256]
+        torch.linalg.vector_norm(few[: len(part)].copy_(part), dim=-1, out=norms[first : first + 256])
+    return norms
 
 
 def table(stored: Stored, keys: Columns, where: str, first_row: int = 0) -> pa.Table:
@@ -378,7 +386,7 @@ class Activations:
         buffers = [order[first : first + mixed] for first in range(0, len(order), mixed)]
         seeds = np.random.SeedSequence(seed).spawn(len(buffers))
         rest = torch.empty((0, self.d_model), dtype=DTYPES[self.dtype])
-        for rows in _ahead(self._mixed, [*zip(buffers, seeds, strict=True)], workers):
+        for rows in ahead(self._mixed, [*zip(buffers, seeds, strict=True)], workers):
             start = 0
             if len(rest):
                 start = size - len(rest)
@@ -430,24 +438,6 @@ def vectors(column: pa.ChunkedArray, dtype: str, d_model: int) -> Tensor:
 def _words(x: Tensor) -> Tensor:
     """View rows as eight-byte words if they consist of such: rows of halves are then moved several times as fast."""
     return x.view(torch.int64) if x.shape[1] * x.element_size() % 8 == 0 else x
-
-
-def _ahead(make: Callable[..., Tensor], tasks: Sequence[tuple[Any, ...]], workers: int) -> Iterator[Tensor]:
-    """Make things in order, up to `workers` of them before they are asked for."""
-    if not workers:
-        yield from (make(*task) for task in tasks)
-        return
-    with ThreadPoolExecutor(workers) as threads:
-        made: deque[Future[Tensor]] = deque()
-        try:
-            for task in tasks:
-                made.append(threads.submit(make, *task))
-                if len(made) > workers:
-                    yield made.popleft().result()
-            while made:
-                yield made.popleft().result()
-        finally:
-            threads.shutdown(cancel_futures=True)
 
 
 @contextmanager

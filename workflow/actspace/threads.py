@@ -1,0 +1,28 @@
+"""Work that is done in threads before it is asked for."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
+
+Made = TypeVar("Made")
+
+
+def ahead(make: Callable[..., Made], tasks: Iterable[tuple[Any, ...]], workers: int) -> Iterator[Made]:
+    """Make things in the order of their tasks, up to `workers` of them before they are asked for; 0 makes each when asked."""
+    if not workers:
+        yield from (make(*task) for task in tasks)
+        return
+    with ThreadPoolExecutor(workers) as threads:
+        made: deque[Future[Made]] = deque()
+        try:
+            for task in tasks:
+                made.append(threads.submit(make, *task))
+                if len(made) > workers:
+                    yield made.popleft().result()
+            while made:
+                yield made.popleft().result()
+        finally:
+            threads.shutdown(cancel_futures=True)
