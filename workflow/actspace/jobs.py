@@ -80,9 +80,8 @@ class Progress:
     def _log(self) -> None:
         self._last_line = time.monotonic()
         seconds = self._last_line - self._started
-        logging.info(
-            "%s", tqdm.format_meter(self.done, self._total, seconds, ncols=0, unit=self._unit, unit_scale=True)
-        )
+        line = tqdm.format_meter(self.done, self._total, seconds, ncols=0, unit=self._unit, unit_scale=True)
+        logging.info("%s", line.strip())
 
 
 def _report(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:

@@ -4,12 +4,14 @@ from actspace.jobs import begin
 
 begin(snakemake)
 
+import math
+
 import numpy as np
 import torch
 
 from actspace import models, provenance, tables, tokens
 from actspace.activations import moments, store
-from actspace.jobs import device
+from actspace.jobs import Progress, device
 from actspace.perturbations.engine import Engine
 from actspace.perturbations.experiment import Activations, run_experiment
 
@@ -34,7 +36,14 @@ def main(job):
         mean=known.mean.numpy(),
         covariance=known.covariance.numpy(),
     )
-    curves, thresholds = run_experiment(engine, cfg["experiment"], activations, cfg["seed"])
+    wanted = cfg["experiment"]
+    n_curves = (
+        wanted["n_prompts"]
+        * wanted["draws"]
+        * math.prod(len(wanted[axis]) for axis in ("bases", "directions", "paths"))
+    )
+    with Progress(n_curves, "curves") as progress:
+        curves, thresholds = run_experiment(engine, wanted, activations, cfg["seed"], progress.add)
     made_by = provenance.of(job.wildcards.study, job.rule, job.params, job.input)
     made_by = made_by.adding(device=str(model.device), token_passes=engine.token_passes, shared_prefix=engine.shared)
     tables.write(job.output.curves, curves, made_by)

@@ -8,7 +8,7 @@ from actspace import provenance, tables
 from actspace.activations import moments, store
 from actspace.dictionaries import base
 from actspace.dictionaries.sae.train import train
-from actspace.jobs import device
+from actspace.jobs import Progress, device
 
 
 def main(job):
@@ -16,7 +16,8 @@ def main(job):
     limit = moments.limit_for(job.wildcards.data, job.input.moments)
     rows = store.read(job.input.activations, first_position=cfg["first_position"], max_norm=limit)
     where = device(job.resources.device)
-    found, curve = train(rows.x, cfg["fit"], cfg["seed"], where)
+    with Progress(cfg["fit"]["vectors"], "vectors") as progress:
+        found, curve = train(rows.x, cfg["fit"], cfg["seed"], where, progress.add)
     made_by = provenance.of(job.wildcards.study, job.rule, job.params, job.input).adding(device=where)
     provenance.write(job.output.fit, lambda path: base.save(found, path, {"made_by": made_by.as_json()}), made_by)
     labels = {"data": job.wildcards.data, "hook": job.wildcards.hook, "fit": job.wildcards.fit}

@@ -4,7 +4,7 @@ Source: Heimersheim (2024), with the mixtures of Lee & Heimersheim (2024)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,7 +48,11 @@ class Activations:
 
 
 def run_experiment(
-    engine: Engine, cfg: Mapping[str, Any], activations: Activations, seed: int
+    engine: Engine,
+    cfg: Mapping[str, Any],
+    activations: Activations,
+    seed: int,
+    progress: Callable[[int], None] = lambda _curves: None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Perturb the first prompts' activations from every base, into every family of directions, along every path.
 
@@ -61,6 +65,8 @@ def run_experiment(
         (directions per prompt and family); `steps` (positions on a path, with both ends); `thresholds_nats` (list).
     seed : int
         Of this experiment. Two experiments with one seed share their draws prompt by prompt.
+    progress : callable
+        Told how many curves are done.
 
     Returns
     -------
@@ -96,6 +102,7 @@ def run_experiment(
             for threshold in cfg["thresholds_nats"]:
                 crossings = sweep.first_crossings(readout.kl_base_pert_nats, threshold)
                 thresholds.append(_threshold_table(rows, sweep, crossings, threshold, activations.mean))
+            progress(len(rows))
     return _joined(curves), _joined(thresholds)
 
 

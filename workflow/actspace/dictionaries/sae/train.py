@@ -5,7 +5,7 @@ Source: methods reference, 1.3; learning rate, AuxK and the geometric median as 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
@@ -66,7 +66,11 @@ class Settings:
 
 
 def train(
-    x: Tensor, settings: dict[str, Any], seed: int, device: str | torch.device = "cpu"
+    x: Tensor,
+    settings: dict[str, Any],
+    seed: int,
+    device: str | torch.device = "cpu",
+    progress: Callable[[int], None] = lambda _vectors: None,
 ) -> tuple[SAE, pd.DataFrame]:
     """Train a sparse autoencoder.
 
@@ -80,6 +84,8 @@ def train(
         Of the initial weights and of the order of the rows. On one CPU, the same seed gives the same weights.
     device
         Where to train.
+    progress
+        Told how many vectors each step has trained on.
 
     Returns
     -------
@@ -98,7 +104,7 @@ def train(
     generator = torch.Generator().manual_seed(seed)
     scale, variance = scaling(x)
     model = build(chosen, x, scale, variance, generator, device)
-    curve = run(model, x, scale, chosen, generator)
+    curve = run(model, x, scale, chosen, generator, progress)
     return model.folded(scale).cpu(), curve
 
 
@@ -134,7 +140,14 @@ def build(
     return TrainingTopK(*parameters, k=settings.k, k_aux=k_aux, aux_coefficient=settings.aux_coefficient)
 
 
-def run(model: TrainingSAE, x: Tensor, scale: float, settings: Settings, generator: torch.Generator) -> pd.DataFrame:
+def run(
+    model: TrainingSAE,
+    x: Tensor,
+    scale: float,
+    settings: Settings,
+    generator: torch.Generator,
+    progress: Callable[[int], None] = lambda _vectors: None,
+) -> pd.DataFrame:
     """Train a module in place on the rows of x times `scale`, and return the training curve."""
     device = model.b_dec.device
     optimizer = torch.optim.Adam(model.parameters(), fused=device.type == "cuda")
@@ -147,6 +160,7 @@ def run(model: TrainingSAE, x: Tensor, scale: float, settings: Settings, generat
         result = model.step(batch, dead, settings.ramp(step, settings.sparsity_warmup_fraction))
         update(model, optimizer, result.loss, settings.learning_rate_at(step))
         silent = torch.where(result.fired, 0, silent + len(batch))
+        progress(len(batch))
         if step % every == 0 or step == settings.steps - 1:
             curve.append({"step": step, "vectors": (step + 1) * len(batch), **observe(batch, result, dead, step)})
     return pd.DataFrame(curve)
