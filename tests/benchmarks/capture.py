@@ -34,10 +34,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from safetensors.torch import load_file, save_file
+from shared import SMOLLM2, disk_of
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from torch import Tensor, nn
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaForCausalLM, PreTrainedTokenizerFast
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "workflow"))
 
@@ -52,17 +53,6 @@ ROOT = Path(__file__).parents[2]
 PEER = ROOT / ".venv-peers" / "bin" / "python"
 FILE = "train-00000.parquet"
 STORAGE = "float16"
-SMOLLM2 = LlamaConfig(
-    vocab_size=49152,
-    hidden_size=576,
-    intermediate_size=1536,
-    num_hidden_layers=30,
-    num_attention_heads=9,
-    num_key_value_heads=3,
-    max_position_embeddings=8192,
-    rope_parameters={"rope_type": "default", "rope_theta": 1e5},
-    tie_word_embeddings=True,
-)
 
 
 def posts(*blocks: int) -> list[str]:
@@ -390,15 +380,6 @@ def ratios_and_rates(seconds: dict[str, np.ndarray], setting: Setting) -> dict[s
             for name, way in rates.items()
         },
     }
-
-
-def disk_of(folder: Path) -> dict[str, str]:
-    """Name the disk that a folder is on."""
-    line = subprocess.run(["df", "-P", str(folder)], capture_output=True, text=True, check=True).stdout.split("\n")[1]
-    source, mounted_on = line.split()[0], line.split()[-1]
-    mounts = Path("/proc/mounts").read_text().splitlines() if Path("/proc/mounts").exists() else []
-    kinds = {where: kind for _, where, kind, *_ in map(str.split, mounts)}
-    return {"source": source, "mounted_on": mounted_on, "type": kinds.get(mounted_on, "unknown")}
 
 
 def version_of(package: str) -> str | None:

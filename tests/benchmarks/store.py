@@ -21,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from shared import disk_of
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "workflow"))
 
@@ -84,13 +85,6 @@ def read_store(path: Path) -> None:
 def read_list(path: Path) -> None:
     table = pq.read_table(path, use_threads=False, memory_map=True)
     table["activation"].combine_chunks().flatten().to_numpy().reshape(-1, D_MODEL)
-
-
-def disk_of(folder: Path) -> str:
-    """Name the file system that a folder is on."""
-    mounts = [line.split()[:3] for line in Path("/proc/mounts").read_text().splitlines()]
-    device, point, kind = max((m for m in mounts if folder.resolve().is_relative_to(m[1])), key=lambda m: len(m[1]))
-    return f"{kind} on {device} at {point}"
 
 
 def main() -> None:

@@ -13,8 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from shared import SMOLLM2
 from torch import Tensor
-from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
+from transformers import DynamicCache, LlamaForCausalLM
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "workflow"))
 
@@ -28,17 +29,8 @@ TOKENS = 10
 
 def model_of(device: str) -> LanguageModel:
     """Make SmolLM2-135M with random weights."""
-    config = LlamaConfig(
-        vocab_size=49152,
-        hidden_size=576,
-        intermediate_size=1536,
-        num_hidden_layers=30,
-        num_attention_heads=9,
-        num_key_value_heads=3,
-        tie_word_embeddings=True,
-    )
     torch.manual_seed(0)
-    return wrap(LlamaForCausalLM(config).to(device))
+    return wrap(LlamaForCausalLM(SMOLLM2).to(device))
 
 
 @torch.no_grad()

@@ -155,6 +155,11 @@ def test_positions_are_those_asked_for(model, positions, of_length):
         torch.testing.assert_close(found.activations[hook], expected)
 
 
+def test_positions_that_no_sequence_has_are_refused(model):
+    with pytest.raises(StudyError, match=r"`positions` is \[9\], and no sequence has any of them"):
+        read_all(model, mixed_sequences(), HOOKS, positions=[9])
+
+
 def test_a_part_of_a_table_is_read_as_itself(model):
     whole, part = mixed_sequences(), mixed_sequences().slice(2, 4)
     found = read_all(model, part, HOOKS[1:2]).activations[HOOKS[1]]

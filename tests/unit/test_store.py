@@ -388,11 +388,3 @@ def test_a_bad_row_stops_the_writer_with_its_number_in_the_file(tmp_path):
         with pytest.raises(StudyError, match=line):
             writer.finish({"a": MADE_BY})
     assert [*tmp_path.iterdir()] == []
-
-
-def test_a_shard_without_rows_is_refused(tmp_path):
-    with (
-        pytest.raises(StudyError, match="no sequence has any of the `positions` to store"),
-        store.Writer({"a": tmp_path / "train-000.parquet"}) as writer,
-    ):
-        writer.finish({"a": MADE_BY})

@@ -86,13 +86,14 @@ class Draft:
     def write(self, data: Any) -> int:
         """Append bytes (any buffer, which must not change before the next write)."""
         before, self._hashed = self._hashed, self._hashing.submit(self._hash.update, data)
+        rest = memoryview(data).cast("B")
+        size = len(rest)
         with _disk_errors(self.path):
-            view = memoryview(data).cast("B")
-            while len(view):  # the system may take a part only
-                view = view[self._file.write(view) :]
+            while len(rest):  # the system may take a part only
+                rest = rest[self._file.write(rest) :]
         if before:
             before.result()  # so that no more than two pieces wait in memory
-        return memoryview(data).nbytes
+        return size
 
     def tell(self) -> int:
         """Return how many bytes have been written."""

@@ -163,9 +163,9 @@ def chunks(
     Raises
     ------
     StudyError
-        If the device has no memory for a single sequence.
+        If the device has no memory for a single sequence, or no sequence has any of the positions.
     """
-    bound = batch_tokens
+    bound, found = batch_tokens, False
     for part in _portions(sequences, batch_tokens):
         flat, ends = tokens_of(part)
         lengths = np.diff(ends, prepend=0)
@@ -180,7 +180,10 @@ def chunks(
             "document_id": part["document_id"].take(rows.sequence),
             "token_id": flat[token].astype(np.int32),
         }
+        found = True
         yield Chunk(host, keys, len(flat), bound, _arrival(model.device))
+    if not found:
+        raise StudyError(f"captures: `positions` is {positions}, and no sequence has any of them; change it")
 
 
 def _portions(sequences: Iterable[pa.Table], batch_tokens: int) -> Iterator[pa.Table]:

@@ -177,8 +177,6 @@ class Writer:
         while self._chunks:
             self._wait()
         for hook, file in self._files.items():
-            if not file.rows:
-                raise StudyError(f"{self._where[hook]}: no sequence has any of the `positions` to store; change them")
             file.finish(made_by[hook])
 
     def _wait(self) -> None:
