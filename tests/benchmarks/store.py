@@ -1,7 +1,8 @@
 """Writing and shuffled reading of activations: our store, the fixed-size-list layout, and a raw file.
 
 Rows are 768 wide, float16, and written as the capture does: in chunks, checked, hashed, with a receipt. Reading is one seeded, shuffled pass in
-one thread. The ways take turns, so that a busy machine slows all of them. The last line is one JSON object."""
+one thread. The ways take turns, so that a busy machine slows all of them. Files go to memory where the system offers it as a folder, so that the
+rates are those of the format; `--folder` puts them on a disk, whose own rate `write_raw_gb_s` tells. The last line is one JSON object."""
 
 from __future__ import annotations
 
@@ -31,6 +32,7 @@ from actspace.provenance import MadeBy
 
 D_MODEL, CHUNK, BATCH = 768, 8192, 4096
 MADE_BY = MadeBy("benchmark", "store", {}, "", {})
+MEMORY = Path("/dev/shm")
 
 
 def keys_of(first: int, rows: int) -> dict[str, np.ndarray | pa.Array]:
@@ -91,7 +93,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="ignored: the store is on the CPU")
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()))
+    parser.add_argument("--folder", type=Path, default=MEMORY if MEMORY.is_dir() else Path(tempfile.gettempdir()))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     rows, rounds = (100_000, 3) if arguments.quick else (500_000, 5)
