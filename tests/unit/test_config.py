@@ -36,7 +36,7 @@ BASE: dict[str, Any] = {
     "perturbations": {
         "plateau": {
             "capture": "ends",
-            "site": "blocks.1.hook_resid_pre",
+            "sites": ["blocks.1.hook_resid_pre"],
             "read": "blocks.1.hook_resid_post",
             "bases": ["real"],
             "directions": ["isotropic"],
@@ -197,9 +197,9 @@ def test_names_of_members_are_checked_too():
             "there are: blocks.0.hook_resid_post; did you mean 'blocks.0.hook_resid_post'?",
         ),
         (
-            "perturbations/plateau/site",
+            "perturbations/plateau/sites/0",
             "ln_final.hook_normalized",
-            "perturbations.plateau.site: there is no hook of the capture 'ends' named 'ln_final.hook_normalized'; "
+            "perturbations.plateau.sites[0]: there is no hook of the capture 'ends' named 'ln_final.hook_normalized'; "
             "there are: blocks.1.hook_resid_pre",
         ),
         (
@@ -214,10 +214,37 @@ def test_a_reference_to_what_does_not_exist_says_what_there_is(path, value, line
     assert complaint(changed(path, value)) == line
 
 
-@pytest.mark.parametrize(("section", "capture"), [("probes.truth", "facts"), ("perturbations.plateau", "ends")])
-def test_probes_and_perturbations_need_a_capture_of_last_positions(section, capture):
-    line = f"{section}.capture: '{capture}' stores all positions; give a capture with `positions: last`"
-    assert complaint(changed(f"captures/{capture}/positions", "all")) == line
+def test_probes_need_a_capture_of_last_positions():
+    line = "probes.truth.capture: 'facts' stores all positions; give a capture with `positions: last`"
+    assert complaint(changed("captures/facts/positions", "all")) == line
+
+
+@pytest.mark.parametrize(
+    ("positions", "position", "stored"),
+    [
+        ("all", 3, True),
+        ("last", 7, True),
+        ([2, -1], "last", True),
+        ([2, -1], 3, False),
+        ({"every": 3}, 6, True),
+        ({"every": 3}, "last", False),
+    ],
+)
+def test_a_perturbed_position_must_be_stored(positions, position, stored):
+    config = changed("captures/ends/positions", positions)
+    config["tokens"]["prompts"]["length"] = 8
+    config["perturbations"]["plateau"]["position"] = position
+    number = 7 if position == "last" else position
+    line = f"perturbations.plateau.position: 'ends' does not store position {number} of 8; "
+    assert isinstance(read_study(config), Study) if stored else complaint(config).startswith(line)
+
+
+def test_interpolation_needs_a_target():
+    config = changed("perturbations/plateau/paths", ["interpolate"])
+    config["perturbations"]["plateau"]["directions"] = ["toward_real", "isotropic"]
+    assert complaint(config).startswith(
+        "perturbations.plateau.paths: `interpolate` ends at a target, and 'isotropic' has none"
+    )
 
 
 def test_a_name_stands_for_tokens_or_statements_not_both():
@@ -309,8 +336,8 @@ def test_the_studies_that_come_along_are_sound(file):
 
 def test_the_final_norm_is_read_and_never_replaced():
     config = changed("captures/ends/hooks", ["ln_final.hook_normalized"])
-    config["perturbations"]["plateau"]["site"] = "ln_final.hook_normalized"
-    line = "perturbations.plateau.site: a value at 'ln_final.hook_normalized' cannot take the residual's place; "
+    config["perturbations"]["plateau"]["sites"] = ["ln_final.hook_normalized"]
+    line = "perturbations.plateau.sites: a value at 'ln_final.hook_normalized' cannot take the residual's place; "
     assert complaint(config).startswith(line)
     config = changed("captures/whole/hooks", ["ln_final.hook_normalized"])
     config["dictionaries"]["both"] |= {"hooks": ["ln_final.hook_normalized"], "splice_sequences": 1}

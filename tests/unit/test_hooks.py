@@ -12,7 +12,7 @@ DESCRIPTION: dict[str, Any] = {"normalization": "LayerNorm", "n_layers": 12, "co
 CFG: dict[str, Any] = {
     "gauge": "centred",
     "hooks": {"captures.early.hooks": ["blocks.11.hook_resid_post", "ln_final.hook_normalized"]},
-    "sites": {"perturbations.plateau": ["blocks.3.hook_resid_pre", "blocks.3.hook_resid_pre"]},
+    "sites": {"perturbations.plateau": [["blocks.3.hook_resid_pre"], "blocks.3.hook_resid_pre"]},
     "lengths": {"tokens.prompts.length": 64},
 }
 SOURCE = {"kind": "folder", "path": "model"}
@@ -83,12 +83,12 @@ def test_a_study_that_the_model_can_do_passes():
         ),
         (
             "sites",
-            {"perturbations.p": ["blocks.4.hook_resid_post", "blocks.4.hook_resid_pre"]},
+            {"perturbations.p": [["blocks.0.hook_resid_pre", "blocks.4.hook_resid_post"], "blocks.4.hook_resid_pre"]},
             r"perturbations.p.read: 'blocks.4.hook_resid_pre' comes before the site 'blocks.4.hook_resid_post'; choose a later",
         ),
         (
             "sites",
-            {"perturbations.p": ["blocks.4.hook_resid_post", "blocks.12.hook_resid_post"]},
+            {"perturbations.p": [["blocks.4.hook_resid_post"], "blocks.12.hook_resid_post"]},
             r"perturbations.p.read: this model has no",
         ),
         ("lengths", {"tokens.t.length": 65}, "tokens.t.length: 65 tokens, but the model's context is 64; shorten it"),

@@ -1,5 +1,3 @@
-from types import SimpleNamespace
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,10 +6,11 @@ import torch
 from actspace.errors import StudyError
 from actspace.perturbations import experiment
 from actspace.perturbations.curves import Sweep
-from actspace.perturbations.directions import draw_targets
-from actspace.perturbations.engine import Engine
-from actspace.perturbations.experiment import Activations, run_experiment
+from actspace.perturbations.directions import Pool, draw_targets
+from actspace.perturbations.engine import Engine, Readout
+from actspace.perturbations.experiment import run_experiment
 from actspace.perturbations.paths import PATHS
+from actspace.perturbations.setting import Activations, Setting
 from perturbation_models import D_MODEL, N_LAYERS, VOCABULARY, gaussian, tiny_model, token_ids
 
 SITE, LAST = "blocks.1.hook_resid_pre", f"blocks.{N_LAYERS - 1}.hook_resid_post"
@@ -25,6 +24,7 @@ CFG = {
     "draws": 2,
     "steps": 31,
     "thresholds_nats": [0.5],
+    "length": None,
 }
 MODEL = tiny_model("gpt2")
 
@@ -36,15 +36,12 @@ def activations(prompts: int = 4) -> Activations:
         token_ids=token_ids(prompts, 5),
         documents=np.arange(prompts),
         real=rng.standard_normal((prompts, D_MODEL)) + 0.5,
-        pool=pool,
-        pool_documents=np.arange(30) // 3 + 2,
-        mean=pool.mean(0),
-        covariance=np.cov(pool.T),
+        pool=Pool(pool, np.arange(30) // 3 + 2),
     )
 
 
 def run(cfg=CFG, seed=1, site=SITE, **engine):
-    return run_experiment(Engine(MODEL, site, LAST, **engine), cfg, activations(), seed)
+    return run_experiment(Setting(Engine(MODEL, site, LAST, **engine), activations()), cfg, seed)
 
 
 CURVES, THRESHOLDS = run()
@@ -60,7 +57,7 @@ class Analytic:
         self.launches.append(tuple(vectors.shape[:2]))
         angle = torch.rad2deg(torch.acos((vectors[..., 0] / vectors.norm(dim=-1)).clamp(-1, 1)))
         kl = self.kl_at_angle(angle, vectors)
-        return SimpleNamespace(kl_base_pert_nats=kl, l2_late=kl, cosine_late=kl)
+        return Readout(kl, kl, kl, kl, kl)
 
 
 def analytic_sweep(kl_at_angle, n_directions=4, prompts=2):
@@ -111,14 +108,15 @@ def test_tables_have_a_row_for_every_point_and_every_curve():
     assert len(CURVES) == n_curves * 31
     assert list(CURVES) == [
         *("experiment", "site", "weights", "base", "direction", "path", "read_hook", "prompt", "draw", "step"),
-        *("angle_deg", "distance", "relative_distance", "kl_base_pert_nats", "l2_late", "cosine_late"),
+        *("position", "angle_deg", "distance", "relative_distance", "kl_base_pert_nats", "js_nats"),
+        *("top_token_changed", "l2_late", "cosine_late"),
     ]
     assert list(THRESHOLDS) == [
         *("experiment", "site", "weights", "base", "direction", "path", "prompt", "draw"),
         *("threshold_nats", "crossing", "end", "cosine_minus_deviation"),
     ]
     assert not CURVES.duplicated(["base", "direction", "path", "prompt", "draw", "step"]).any()
-    assert np.isfinite(CURVES.select_dtypes("number")).all(axis=None)
+    assert np.isfinite(CURVES.drop(columns="js_nats").select_dtypes("number")).all(axis=None)
 
 
 def test_curves_start_undisturbed():

@@ -8,9 +8,9 @@ from torch.nn.functional import kl_div
 from actspace.errors import StudyError
 from actspace.models import to_gauge
 from actspace.perturbations import engine as engine_module
-from actspace.perturbations.engine import Engine, kl_from_logits
+from actspace.perturbations.engine import Engine, js_from_logits, kl_from_logits
 from actspace.perturbations.naive import naive
-from actspace.perturbations.paths import PATHS
+from actspace.perturbations.paths import PATHS, path_of
 from perturbation_models import D_MODEL, N_LAYERS, gaussian, tiny_model, token_ids
 
 FAMILIES = ["gpt2", "gpt_neox", "llama"]
@@ -39,12 +39,12 @@ def by_hand(model, ids, bases, vectors, site, read, gauge="raw"):
     return torch.stack(rows).reshape(*vectors.shape[:2], 3)
 
 
-@pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
+@pytest.mark.parametrize("path", [path_of(name, 12.0) for name in PATHS], ids=PATHS)
 @pytest.mark.parametrize("site", SITES)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_shared_prefix_equals_full_passes(family, site, path):
     model, ids = MODELS[family], token_ids(3, 6)
-    bases, directions = 2 * gaussian(3, D_MODEL), gaussian(3, D_MODEL, seed=1)
+    bases, directions = 2 * gaussian(3, D_MODEL), 2 * gaussian(3, D_MODEL, seed=1)
     vectors = path.points(bases, directions, path.grid(31)[::6])
     engine = Engine(model, site, LAST)
     out = measure(engine, ids, bases, vectors)
@@ -280,3 +280,45 @@ def test_kl_does_not_depend_on_how_much_is_reduced_at_once(numbers, monkeypatch)
 def test_kl_is_finite_where_probabilities_underflow():
     base, logits = torch.tensor([[0.0, -900.0]]).double().log_softmax(-1), torch.tensor([[[0.0, 300.0]]])
     torch.testing.assert_close(kl_from_logits(base, logits), torch.tensor([[300.0]]).double())
+
+
+def test_jensen_shannon_of_two_tokens_is_the_value_worked_out_by_hand():
+    p, q = torch.tensor([[0.5, 0.5]]).double(), torch.tensor([[[0.5, 0.5], [1.0, 0.0], [0.75, 0.25]]]).double()
+    # m = (3/4, 1/4): [KL(p || m) + KL(q || m)] / 2 = [log(4/3) / 2 + log(4/3)] / 2 for the second; the third from m = (5/8, 3/8)
+    third = (0.5 * math.log(0.8) + 0.5 * math.log(4 / 3) + 0.75 * math.log(1.2) + 0.25 * math.log(2 / 3)) / 2
+    second = (0.5 * math.log(2 / 3) + 0.5 * math.log(2) + math.log(4 / 3)) / 2
+    expected = torch.tensor([[0, second, third]], dtype=torch.float64)
+    torch.testing.assert_close(js_from_logits(p.log(), q.clamp_min(1e-300).log()), expected, rtol=1e-9, atol=1e-12)
+
+
+def test_divergence_of_jensen_and_shannon_is_measured_on_demand_and_never_exceeds_log_2():
+    model, ids, bases, vectors = (
+        MODELS["gpt2"],
+        token_ids(2, 5),
+        gaussian(2, D_MODEL),
+        9 * gaussian(2, 3, D_MODEL, seed=1),
+    )
+    assert measure(Engine(model, SITE), ids, bases, vectors).js_nats.isnan().all()
+    out = measure(Engine(model, SITE, jensen_shannon=True), ids, bases, vectors)
+    assert (out.js_nats > 0).all()
+    assert (out.js_nats <= math.log(2)).all()
+
+
+def test_a_changed_top_token_is_told_apart_from_a_changed_distribution():
+    model, ids, bases = MODELS["gpt2"], token_ids(1, 5), gaussian(1, D_MODEL)
+    vectors = torch.cat([bases[:, None] * 1.001, 9 * gaussian(1, 40, D_MODEL, seed=1)], 1)
+    out = measure(Engine(model, SITE), ids, bases, vectors)
+    runs = [naive(model, ids[0], v[None].float(), SITE, LAST)[0].argmax() for v in [bases[0], *vectors[0]]]
+    assert out.top_token_changed[0].tolist() == [float(run != runs[0]) for run in runs[1:]]
+    assert out.kl_base_pert_nats[0, 0] > 0
+    assert out.top_token_changed[0, 0] == 0
+    assert out.top_token_changed.max() == 1
+
+
+def test_outputs_are_what_the_read_out_hook_sees():
+    model, ids, bases, vectors = MODELS["llama"], token_ids(2, 5), gaussian(2, D_MODEL), gaussian(2, 3, D_MODEL, seed=1)
+    engine = Engine(model, SITE, LAST)
+    prompts = engine.prepare(ids)
+    late = engine.outputs(prompts, vectors)
+    expected = (late - engine.reference(prompts, bases).late[:, None]).norm(dim=-1)
+    torch.testing.assert_close(measure(engine, ids, bases, vectors).l2_late, expected)

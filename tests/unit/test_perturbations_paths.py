@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from actspace.errors import StudyError
-from actspace.perturbations.paths import PATHS, sphere_path, straight_path
+from actspace.perturbations.paths import PATHS, absolute_path, interpolating_path, path_of, sphere_path, straight_path
 from perturbation_models import gaussian
 
 ANGLES = torch.linspace(0, 180, 13, dtype=torch.float64)
@@ -41,9 +41,10 @@ def test_straight_path_tells_toward_a_target_from_along_it():
     assert not torch.allclose(straight_path(base, target - base, FRACTIONS), straight_path(base, target, FRACTIONS))
 
 
-@pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
-def test_length_of_the_direction_does_not_count(path):
+@pytest.mark.parametrize("name", ["sphere", "straight", "absolute"])
+def test_length_of_the_direction_does_not_count(name):
     base, direction = gaussian(2, 5, 16)
+    path = PATHS[name]
     grid = path.grid(31)
     torch.testing.assert_close(path.points(base, 1e-3 * direction, grid), path.points(base, direction, grid))
 
@@ -69,11 +70,35 @@ def test_coordinates_are_those_of_the_points(path):
     torch.testing.assert_close(relative, (points - base).norm(dim=-1) / base.norm(dim=-1), rtol=1e-6, atol=1e-12)
 
 
-def test_a_direction_without_length_has_no_straight_path():
+def test_the_absolute_path_ends_at_its_length_whatever_the_base():
+    base, direction = gaussian(2, 5, 16)
+    path = path_of("absolute", 40.0)
+    points = path.points(base, direction, path.grid(31))
+    torch.testing.assert_close((points - base[:, None]).norm(dim=-1), path.grid(31).expand(5, -1))
+    assert (path.end, path.tolerance) == (40.0, 0.04)
+
+
+def test_interpolation_ends_at_the_target_and_is_half_way_in_the_middle():
+    base, target = gaussian(2, 5, 16)
+    path = PATHS["interpolate"]
+    points = path.points(base, target - base, path.grid(31))
+    torch.testing.assert_close(points[:, -1], target)
+    torch.testing.assert_close(points[:, 15], (base + target) / 2)
+
+
+@pytest.mark.parametrize(
+    ("path", "what"),
+    [
+        (straight_path, "direction is zero"),
+        (absolute_path, "direction is zero"),
+        (interpolating_path, "target is the base"),
+    ],
+)
+def test_a_direction_without_length_has_no_straight_path(path, what):
     directions = gaussian(2, 3, 8)
     directions[1, 2] = 0
-    with pytest.raises(StudyError, match=r"row \(1, 2\): the direction is zero"):
-        straight_path(gaussian(2, 1, 8), directions, FRACTIONS)
+    with pytest.raises(StudyError, match=rf"row \(1, 2\): the {what}"):
+        path(gaussian(2, 1, 8), directions, FRACTIONS)
 
 
 @pytest.mark.parametrize("factor", [0.0, 3.0, -1.0])

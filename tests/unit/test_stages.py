@@ -17,7 +17,7 @@ PRE, POST = "blocks.1.hook_resid_pre", "blocks.1.hook_resid_post"
 SAE = {"latents": [8, 16], "vectors": 100}
 EXPERIMENT = {
     "capture": "ends",
-    "site": PRE,
+    "sites": [PRE],
     "read": POST,
     "bases": ["real"],
     "directions": ["isotropic"],
@@ -73,7 +73,11 @@ def members(study: Study) -> Iterator[tuple[str, dict[str, str]]]:
     for section, stage in (("tokens", "tokens"), ("statements", "statements"), ("probes", "probes")):
         yield from ((stage, {section: name}) for name in getattr(study, section))
     yield from (("activations", {"capture": name}) for name in study.captures)
-    yield from (("perturbation", {"experiment": name}) for name in study.perturbations)
+    yield from (
+        ("perturbation", {"experiment": name, "hook": site})
+        for name, member in study.perturbations.items()
+        for site in member.sites
+    )
     for capture, hook in stages.hooks_with_moments(study):
         yield "moments", {"capture": capture, "hook": hook}
         for split in stages.SPLITS:
@@ -270,7 +274,7 @@ def test_what_the_model_must_be_able_to_do_is_listed_by_its_place_in_the_config(
             "captures.facts.hooks": [PRE],
         },
         "lengths": {"tokens.prompts.length": 8},
-        "sites": {"perturbations.plateaus": [PRE, POST]},
+        "sites": {"perturbations.plateaus": [[PRE], POST]},
     }
 
 

@@ -90,7 +90,7 @@ def config(architecture: str) -> dict[str, Any]:
     context = {"capture": "contexts", "hooks": ["blocks.0.hook_resid_post"]}
     sae = {"latents": [48], "vectors": 2000, "batch_size": 64}
     sweep = {"read": "blocks.1.hook_resid_post", "prompts": 5, "draws": 2}
-    early = {"capture": "prompts", "site": "blocks.1.hook_resid_pre", **sweep}
+    early = {"capture": "prompts", "sites": ["blocks.1.hook_resid_pre"], **sweep}
     return {
         "study": "tiny",
         "model": {

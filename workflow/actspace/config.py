@@ -389,33 +389,59 @@ class Toy(Strict):
     separation: Float = Field(2.0, gt=0, description="Length of theta, the distance between the class means.")
 
 
-class Perturbation(Strict):
-    """One experiment: perturb the residual stream at the last position and read what the model does."""
+class Experiment(Strict):
+    """What all experiments share that perturb the residual stream at one position and read what the model does there."""
 
     capture: Name = Field(
-        description="Name of a capture with `positions: last`; its training rows give targets, mean and covariance, its test rows the bases."
+        description="Name of a capture of corpus tokens; its training rows give targets, mean and covariance, its test rows the bases."
     )
-    site: Hook = Field(description="Hook point of that capture to perturb.")
-    read: Hook = Field(description="Later hook point for L2 distance and cosine.")
+    sites: Hooks = Field(description="Hook points of that capture to perturb, each by itself.")
+    position: Literal["last"] | NonNegative = Field(
+        "last",
+        description="Perturbed position, which the capture must store. A prompt ends there: the model's output is read at the same position.",
+    )
+    read: Hook = Field(description="Hook point at or after all sites for L2 distance and cosine.")
+    prompts: Positive = Field(description="Base prompts, of the test split; from as many documents as possible.")
+
+
+class Perturbation(Experiment):
+    """A sweep: walk from every base into every direction along every path."""
+
     bases: list[Literal["real", "covariance_random", "isotropic_random"]] = Field(
         min_length=1, description="What is perturbed."
     )
     directions: list[
         Literal["toward_real", "toward_covariance_random", "isotropic", "real_mixture", "covariance_mixture"]
     ] = Field(min_length=1, description="Where to.")
-    paths: list[Literal["straight", "sphere"]] = Field(
+    paths: list[Literal["straight", "absolute", "interpolate", "sphere"]] = Field(
         ["sphere"],
         min_length=1,
-        description="`straight`: up to the base's norm; `sphere`: 0 to 180 degrees at constant norm.",
+        description="`sphere`: 0 to 180 degrees at constant norm; `straight`: as far as the base's norm; `absolute`: as far as `length`; "
+        "`interpolate`: as far as the target, for directions towards one.",
     )
-    prompts: Positive = Field(description="Base prompts, the first of the test split.")
+    length: PositiveFloat | None = Field(
+        None,
+        description="End of the `absolute` path; null: twice the root mean square distance of two real activations.",
+    )
     draws: Positive = Field(4, description="Directions per prompt and family.")
     steps: Annotated[int, Field(ge=31), BeforeValidator(_integer)] = Field(
         31, description="Points on a path, the undisturbed base included; 31 make 6 degrees on the sphere."
     )
+    jensen_shannon: bool = Field(
+        False, description="Measure the Jensen-Shannon divergence too; a sweep then takes longer."
+    )
     thresholds_nats: list[PositiveFloat] = Field(
         [0.5], min_length=1, description="KL divergences whose first crossing is the end of a plateau."
     )
+
+    @model_validator(mode="after")
+    def _targets(self) -> Perturbation:
+        free = [name for name in self.directions if not name.startswith("toward_")]
+        if "interpolate" in self.paths and free:
+            raise ValueError(
+                f".paths: `interpolate` ends at a target, and '{free[0]}' has none; leave out one of them, or part the experiment in two"
+            )
+        return self
 
 
 class Study(Strict):
@@ -470,12 +496,27 @@ class Study(Strict):
                 "capture of statements",
             )
             _stores_last(self, f".probes.{name}.capture", probe.capture)
-        for name, experiment in self.perturbations.items():
-            _from_tokens(self, f".perturbations.{name}", experiment.capture, {"site": experiment.site})
-            _can_be_replaced(f".perturbations.{name}.site", [experiment.site])
-            _stores_last(self, f".perturbations.{name}.capture", experiment.capture)
-            _has_test_sequences(self, f".perturbations.{name}.prompts", experiment.capture, experiment.prompts)
+        for where, experiment in experiments(self).items():
+            sites = {f"sites[{i}]": hook for i, hook in enumerate(experiment.sites)}
+            _from_tokens(self, f".{where}", experiment.capture, sites)
+            _can_be_replaced(f".{where}.sites", experiment.sites)
+            _stores_position(self, f".{where}.position", experiment)
+            _has_test_sequences(self, f".{where}.prompts", experiment.capture, experiment.prompts)
         return self
+
+
+def experiments(study: Study) -> dict[str, Experiment]:
+    """List all experiments that perturb, by their place in the config."""
+    sections: dict[str, dict[str, Any]] = {"perturbations": study.perturbations}
+    return {f"{section}.{name}": member for section, members in sections.items() for name, member in members.items()}
+
+
+def stored_positions(positions: Any, length: int) -> range | set[int]:
+    """Say which positions of a sequence of `length` tokens a capture stores, given its `positions`."""
+    if positions == "all" or isinstance(positions, EveryNth):
+        return range(0, length, positions.every if isinstance(positions, EveryNth) else 1)
+    wanted = [-1] if positions == "last" else positions
+    return {place + length if place < 0 else place for place in wanted} & set(range(length))
 
 
 def _known(where: str, name: str, known: list[str], what: str) -> None:
@@ -483,6 +524,16 @@ def _known(where: str, name: str, known: list[str], what: str) -> None:
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"; did you mean '{near[0]}'?" if near else ""
         raise ValueError(f"{where}: there is no {what} named '{name}'; there are: {', '.join(known) or 'none'}{hint}")
+
+
+def _stores_position(study: Study, where: str, experiment: Experiment) -> None:
+    capture = study.captures[experiment.capture]
+    length = study.tokens[capture.tokens].length
+    position = length - 1 if experiment.position == "last" else experiment.position
+    if position not in stored_positions(capture.positions, length):
+        raise ValueError(
+            f"{where}: '{experiment.capture}' does not store position {position} of {length}; add it to its `positions`, or give another capture"
+        )
 
 
 def _stores_last(study: Study, where: str, capture: str) -> None:

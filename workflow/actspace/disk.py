@@ -5,13 +5,12 @@ Known before anything runs, from the config and the model's width alone. Everyth
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from actspace import hooks, stages
-from actspace.config import EveryNth, Study
+from actspace.config import Capture, Study, stored_positions
 from actspace.errors import StudyError
 
 ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
@@ -22,7 +21,6 @@ FILE_BYTES = 8_000
 MARGIN = 0.03
 """Share added to what the activations need, for all that is made from them."""
 
-Positions = Literal["all", "last"] | Sequence[int] | EveryNth
 Lengths = Mapping[int, int]
 """How many sequences there are of each length in tokens."""
 
@@ -38,14 +36,9 @@ class File:
 # --- sizes -----------------------------------------------------------------------------------------------------------------------------------
 
 
-def stored_positions(length: int, positions: Positions, first_position: int = 0) -> int:
+def _counted(capture: Capture, length: int, first_position: int = 0) -> int:
     """Count the positions of a sequence of `length` tokens that are stored, from `first_position` on."""
-    if positions == "all" or isinstance(positions, EveryNth):
-        step = positions.every if isinstance(positions, EveryNth) else 1
-        return len(range(-(-first_position // step) * step, length, step))
-    wanted = [-1] if positions == "last" else map(int, positions)
-    places = {place + length if place < 0 else place for place in wanted}
-    return sum(first_position <= place < length for place in places)
+    return sum(place >= first_position for place in stored_positions(capture.positions, length))
 
 
 def lengths(study: Study, tokens: str) -> dict[str, Lengths]:
@@ -94,7 +87,7 @@ def activations(
     for part in stages.parts(study, settings.tokens):
         rows: int | None
         if part in known:
-            rows = sum(n * stored_positions(length, settings.positions) for length, n in known[part].items())
+            rows = sum(n * _counted(settings, length) for length, n in known[part].items())
         else:  # a statement has a last token, however long it is
             rows = statements(study, settings.tokens) if settings.positions == "last" else None
         paths = [f"activations/{capture}/{hook}/{part}.parquet" for hook in settings.hooks]
@@ -108,7 +101,7 @@ def surrogates(study: Study, null: str, capture: str, d_model: int) -> dict[str,
     for split in stages.SPLITS:
         parts = [sizes for part, sizes in lengths(study, settings.tokens).items() if part.startswith(split)]
         rows = sum(
-            n * stored_positions(length, settings.positions, settings.select.first_position)
+            n * _counted(settings, length, settings.select.first_position)
             for sizes in parts
             for length, n in sizes.items()
         )

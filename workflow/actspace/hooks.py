@@ -49,7 +49,7 @@ def check_gauge(gauge: str, normalization: str, where: str = "model.gauge") -> N
 def check_study(description: Mapping[str, Any], cfg: Mapping[str, Any]) -> None:
     """Check a model, from its description, against all that a study asks of it.
 
-    `cfg` holds `gauge`, and by their place in the config `hooks` (lists), `sites` (pairs of a hook and a later one) and `lengths` in tokens.
+    `cfg` holds `gauge`, and by their place in the config `hooks` (lists), `sites` (pairs of a list of hooks and a later one) and `lengths` in tokens.
 
     Raises
     ------
@@ -60,10 +60,11 @@ def check_study(description: Mapping[str, Any], cfg: Mapping[str, Any]) -> None:
     for where, hooks in cfg["hooks"].items():
         for i, hook in enumerate(hooks):
             check_hook(hook, description["n_layers"], f"{where}[{i}]")
-    for where, (site, read) in cfg["sites"].items():
+    for where, (sites, read) in cfg["sites"].items():
         check_hook(read, description["n_layers"], f"{where}.read")
-        if layer_of(read, description["n_layers"]) < layer_of(site, description["n_layers"]):
-            raise StudyError(f"{where}.read: '{read}' comes before the site '{site}'; choose a later hook point")
+        for site in sites:
+            if layer_of(read, description["n_layers"]) < layer_of(site, description["n_layers"]):
+                raise StudyError(f"{where}.read: '{read}' comes before the site '{site}'; choose a later hook point")
     for where, length in cfg["lengths"].items():
         if length > description["context_length"]:
             raise StudyError(

@@ -147,17 +147,23 @@ def _surrogates(study: Study, null: str, capture: str, shape: Shape, folder: Pat
 
 def _experiment(study: Study, name: str, shape: Shape, folder: Path, unfinished: set[str]) -> Work:
     settings = study.perturbations[name]
-    curves = folder / "perturbations" / name / "curves.parquet"
-    if settings.capture not in unfinished and made_with(curves, stages.perturbation(study, name)):
+
+    def done(site: str) -> bool:
+        curves = folder / "perturbations" / name / site / "curves.parquet"
+        return settings.capture not in unfinished and bool(made_with(curves, stages.perturbation(study, name, site)))
+
+    todo = [site for site in settings.sites if not done(site)]
+    if not todo:
         return Work(f"perturbations.{name}", 0)
     length = study.tokens[study.captures[settings.capture].tokens].length
-    flops = vectors(settings) * flops_per_vector(shape, layer_of(settings.site, shape.n_layers), length)
+    layers = [layer_of(site, shape.n_layers) for site in todo]
+    flops = sum(vectors(settings) * flops_per_vector(shape, layer, length) for layer in layers)
     passes = flops / flops_per_token(shape, shape.n_layers, length)
     return Work(
         f"perturbations.{name}",
-        1,
+        len(todo),
         sequences=settings.prompts,
-        tokens=vectors(settings),
+        tokens=len(todo) * vectors(settings),
         flops=flops,
         depth=shape.n_layers,
         length=length,

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from actspace.config import Capture, Dictionaries, Gguf, Package, PackageText, Study
+from actspace.config import Capture, Dictionaries, Experiment, Gguf, Package, PackageText, Study, experiments
 from actspace.seeds import seed_for
 
 SPLITS = ("train", "test")
@@ -48,7 +48,8 @@ def parts(study: Study, tokens: str) -> list[str]:
 def hooks_with_moments(study: Study) -> list[tuple[str, str]]:
     """List the pairs of capture and hook whose moments some stage needs."""
     wanted = {(member.capture, hook) for member in study.dictionaries.values() for hook in member.hooks}
-    return sorted(wanted | {(member.capture, member.site) for member in study.perturbations.values()})
+    perturbed = {(member.capture, site) for member in experiments(study).values() for site in member.sites}
+    return sorted(wanted | perturbed)
 
 
 def fits(member: Dictionaries) -> dict[str, dict[str, Any]]:
@@ -132,7 +133,7 @@ def checks(study: Study) -> dict[str, Any]:
     """All that the model must be able to do, for `hooks.check_study`. No stage's cfg: a study that asks for more reruns nothing it has."""
     hooks = {f"captures.{name}.hooks": capture.hooks for name, capture in study.captures.items()}
     lengths = {f"tokens.{name}.length": value.length for name, value in study.tokens.items()}
-    sites = {f"perturbations.{name}": [member.site, member.read] for name, member in study.perturbations.items()}
+    sites = {where: [member.sites, member.read] for where, member in experiments(study).items()}
     return {"gauge": study.model.gauge, "hooks": hooks, "lengths": lengths, "sites": sites}
 
 
@@ -256,15 +257,24 @@ def toy(study: Study) -> dict[str, Any]:
     return {"toy": study.toy.model_dump(), "seed": seed_for(study.seed, "toy")}
 
 
-def perturbation(study: Study, experiment: str) -> dict[str, Any]:
-    """One experiment. Its seed is that of all experiments, so that they are paired wherever they can be: same prompts, same draws."""
+def perturbation(study: Study, experiment: str, hook: str) -> dict[str, Any]:
+    """One sweep at one site."""
     member = study.perturbations[experiment]
+    return at_site(study, member, experiment, hook) | member.model_dump(exclude=set(Experiment.model_fields))
+
+
+def at_site(study: Study, member: Experiment, experiment: str, hook: str) -> dict[str, Any]:
+    """What all experiments that perturb need: labels, place, prompts and model.
+
+    The seed is one for all of them, so that they are paired wherever they can be: same prompts, same draws.
+    """
     capture = study.captures[member.capture]
-    settings = member.model_dump(exclude={"capture", "site", "read", "prompts"})
     return {
-        "experiment": settings | {"experiment": experiment, "weights": capture.weights, "n_prompts": member.prompts},
-        "site": member.site,
-        "read": member.read,
+        "experiment": experiment,
+        "site": hook,
+        "weights": capture.weights,
+        **member.model_dump(include={"read", "position"}),
+        "n_prompts": member.prompts,
         "model": _model(study, capture),
         "rows_per_launch": study.compute.rows_per_launch,
         "seed": seed_for(study.seed, "perturbations"),

@@ -131,27 +131,24 @@ def probe_results(table):
 
 def experiment_pool(wildcards):
     """Training rows at the site: targets of directions."""
-    member = STUDY.perturbations[wildcards.experiment]
-    return shards_of(member.capture, member.site, "train")
+    return shards_of(STUDY.perturbations[wildcards.experiment].capture, wildcards.hook, "train")
 
 
 def experiment_bases(wildcards):
     """Held-out rows at the site: base activations."""
-    member = STUDY.perturbations[wildcards.experiment]
-    return shards_of(member.capture, member.site, "test")
+    return shards_of(STUDY.perturbations[wildcards.experiment].capture, wildcards.hook, "test")
 
 
 def experiment_tokens(wildcards):
     return token_parts(STUDY.captures[STUDY.perturbations[wildcards.experiment].capture].tokens, "test")
 
 
-def experiment_moments(wildcards):
-    member = STUDY.perturbations[wildcards.experiment]
-    return moments_of(member.capture, member.site)
-
-
 def all_experiments(table):
-    return [f"results/{STUDY.study}/perturbations/{name}/{table}.parquet" for name in STUDY.perturbations]
+    return [
+        f"results/{STUDY.study}/perturbations/{name}/{site}/{table}.parquet"
+        for name, member in STUDY.perturbations.items()
+        for site in member.sites
+    ]
 
 
 # report
@@ -211,11 +208,8 @@ def study_artifacts():
             for name in STUDY.probes
             for file in ("scores.parquet", "angles.parquet", "directions.safetensors")
         ),
-        *(
-            f"{root}/perturbations/{name}/{table}.parquet"
-            for name in STUDY.perturbations
-            for table in ("curves", "thresholds")
-        ),
+        *all_experiments("curves"),
+        *all_experiments("thresholds"),
         *study_tables(),
         *(f"{TABLES}/{name}.csv" for name in stages.tables(STUDY) if name not in stages.ONLY_DRAWN),
         *(f"{TABLES}/{name}.{kind}" for name in ("claims", "untested_claims") for kind in ("parquet", "csv")),

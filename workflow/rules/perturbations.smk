@@ -1,4 +1,4 @@
-# Perturbation sweeps: one job per experiment at one site; then the statistics of all experiments.
+# Perturbation sweeps: one job per experiment and site; then the statistics of all experiments.
 
 
 rule perturbation:
@@ -8,15 +8,14 @@ rule perturbation:
             pool=experiment_pool,
             bases=experiment_bases,
             tokens=experiment_tokens,
-            moments=experiment_moments,
         ),
     output:
         **made(
-            curves=f"{R}/perturbations/{{experiment}}/curves.parquet",
-            thresholds=f"{R}/perturbations/{{experiment}}/thresholds.parquet",
+            curves=f"{R}/perturbations/{{experiment}}/{{hook}}/curves.parquet",
+            thresholds=f"{R}/perturbations/{{experiment}}/{{hook}}/thresholds.parquet",
         ),
     log:
-        f"{R}/logs/perturbations/{{experiment}}.log",
+        f"{R}/logs/perturbations/{{experiment}}/{{hook}}.log",
     conda:
         "../../envs/actspace.yaml"
     threads: STUDY.compute.threads

@@ -6,7 +6,7 @@ under the threshold; one that never crosses is censored, and its crossing is inf
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -36,7 +36,7 @@ class Sweep:
         vectors = self.path.points(self.bases[:, None], self.directions, self.grid)
         out = self.engine.measure(self.prompts, self.reference, vectors.flatten(1, 2))
         shape = vectors.shape[:-1]
-        return Readout(*(x.reshape(shape) for x in (out.kl_base_pert_nats, out.l2_late, out.cosine_late)))
+        return Readout(*(getattr(out, field.name).reshape(shape) for field in fields(Readout)))
 
     def first_crossings(self, kl: Tensor, threshold_nats: float) -> Tensor:
         """Find where each curve first rises above the threshold: its bracket on the grid, then bisection inside it.

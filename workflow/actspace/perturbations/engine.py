@@ -7,6 +7,7 @@ hold the two together, and models whose attention is out of the ordinary fall ba
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -66,6 +67,10 @@ class Readout:
     """What perturbed runs did, against their prompt's reference; float64 of shape (prompt, row) each."""
 
     kl_base_pert_nats: Tensor
+    js_nats: Tensor
+    """Jensen-Shannon divergence; NaN unless the engine measures it."""
+    top_token_changed: Tensor
+    """1 where the most likely next token is another one, else 0."""
     l2_late: Tensor
     cosine_late: Tensor
 
@@ -82,6 +87,8 @@ class Engine:
         Later hook point at which L2 distance and cosine are read: one of these, or `ln_final.hook_normalized`.
     gauge : "raw" or "centred"
         Gauge of the read-outs. Vectors are given in the same gauge; in the centred one, theirs is the zero mean.
+    jensen_shannon : bool
+        Measure the Jensen-Shannon divergence too, which takes about as long again as the KL divergence.
     rows_per_launch : int or None
         Perturbed vectors that run at once; None chooses by vocabulary and kind of device. Halved when a GPU's memory
         does not suffice.
@@ -104,6 +111,7 @@ class Engine:
         gauge: str = "raw",
         rows_per_launch: int | None = None,
         shared: bool = True,
+        jensen_shannon: bool = False,
     ) -> None:
         check_gauge(gauge, model.normalization)
         check_hook(site, model.n_layers, "site")
@@ -119,8 +127,17 @@ class Engine:
         budget = LOGITS_PER_LAUNCH.get(model.device.type, LOGITS_PER_LAUNCH["cpu"])
         self.rows_per_launch = rows_per_launch or max(1, budget // self.vocabulary)
         self.token_passes = 0.0
-        self.shared = shared
+        self.shared, self.jensen_shannon = shared, jensen_shannon
         self._agreed_lengths: set[int] = set()
+
+    def record(self) -> dict[str, Any]:
+        """Say how the engine worked so far, for a receipt: device, token_passes, shared_prefix, rows_per_launch."""
+        return {
+            "device": str(self.model.device),
+            "token_passes": self.token_passes,
+            "shared_prefix": self.shared,
+            "rows_per_launch": self.rows_per_launch,
+        }
 
     @torch.no_grad()
     def prepare(self, token_ids: Tensor) -> Prompts:
@@ -178,16 +195,34 @@ class Engine:
             On the model's device. KL(base || perturbed) over the whole vocabulary; rounding below zero is cut off.
         """
         options: dict[str, Any] = {"dtype": torch.float64, "device": self.model.device}
-        kl, l2, cosine = (torch.empty(*vectors.shape[:2], **options) for _ in range(3))
+        shape = vectors.shape[:2]
+        out = Readout(*(torch.full(shape, torch.nan, **options) for _ in range(5)))
 
         def compare(some: slice, rows: slice, logits: Tensor, late: Tensor) -> None:
-            base = reference.late[some, None]
-            kl[some, rows] = kl_from_logits(reference.log_probs[some], logits)
-            l2[some, rows] = (late - base).norm(dim=-1)
-            cosine[some, rows] = torch.cosine_similarity(late, base, dim=-1)
+            log_probs, base = reference.log_probs[some], reference.late[some, None]
+            out.kl_base_pert_nats[some, rows] = kl_from_logits(log_probs, logits)
+            if self.jensen_shannon:
+                out.js_nats[some, rows] = js_from_logits(log_probs, logits)
+            out.top_token_changed[some, rows] = (logits.argmax(-1) != log_probs.argmax(-1)[:, None]).double()
+            out.l2_late[some, rows] = (late - base).norm(dim=-1)
+            out.cosine_late[some, rows] = torch.cosine_similarity(late, base, dim=-1)
 
         self._run_all(prompts, vectors, compare)
-        return Readout(kl, l2, cosine)
+        return out
+
+    def outputs(self, prompts: Prompts, vectors: Tensor) -> Tensor:
+        """Replace the last position's residual at the site by each vector, and return what the read-out hook sees.
+
+        `vectors` has the shape (prompt, row, d_model), as in `measure`; so has the result, in float64 and in the
+        engine's gauge.
+        """
+        found = torch.empty(*vectors.shape, dtype=torch.float64, device=self.model.device)
+
+        def keep(some: slice, rows: slice, logits: Tensor, late: Tensor) -> None:
+            found[some, rows] = late
+
+        self._run_all(prompts, vectors, keep)
+        return found
 
     @torch.no_grad()
     def _run_all(self, prompts: Prompts, vectors: Tensor, use: Callable[[slice, slice, Tensor, Tensor], None]) -> None:
@@ -296,12 +331,33 @@ def kl_from_logits(base_log_probs: Tensor, logits: Tensor) -> Tensor:
     -------
     float64 Tensor of shape (prompt, row), not below zero
     """
+    return _few_at_a_time(_kl, base_log_probs, logits).clamp_min(0)
+
+
+def js_from_logits(base_log_probs: Tensor, logits: Tensor) -> Tensor:
+    """Return the Jensen-Shannon divergence in nats: [KL(p || m) + KL(q || m)] / 2 with m = (p + q) / 2; at most log 2.
+
+    Shapes and dtypes as in `kl_from_logits`.
+    """
+    return _few_at_a_time(_js, base_log_probs, logits).clamp_min(0)
+
+
+def _few_at_a_time(divergence: Callable[[Tensor, Tensor], Tensor], base_log_probs: Tensor, logits: Tensor) -> Tensor:
+    """Apply a divergence of (prompt, vocabulary) and float64 (prompt, row, vocabulary) to so many rows as fit a cache."""
     budget = NUMBERS_PER_REDUCTION.get(logits.device.type, NUMBERS_PER_REDUCTION["cpu"])
     together = max(1, budget // logits.shape[-1])
     prompts = min(together, len(logits))
     pairs = zip(base_log_probs.split(prompts), logits.split(prompts), strict=True)
-    parts = [torch.cat([_kl(base, z.double()) for z in some.split(together // prompts, 1)], 1) for base, some in pairs]
-    return torch.cat(parts).clamp_min(0)
+    parts = [
+        torch.cat([divergence(base, z.double()) for z in some.split(together // prompts, 1)], 1) for base, some in pairs
+    ]
+    return torch.cat(parts)
+
+
+def _js(base_log_probs: Tensor, logits: Tensor) -> Tensor:
+    p, log_q = base_log_probs[:, None], logits.log_softmax(-1)
+    log_m = torch.logaddexp(p, log_q) - math.log(2)
+    return ((p.exp() * (p - log_m)).sum(-1) + (log_q.exp() * (log_q - log_m)).sum(-1)) / 2
 
 
 def _kl(base_log_probs: Tensor, logits: Tensor) -> Tensor:

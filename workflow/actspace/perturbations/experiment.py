@@ -4,8 +4,9 @@ Source: Heimersheim (2024), with the mixtures of Lee & Heimersheim (2024)."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -16,41 +17,26 @@ from torch import Tensor
 
 from actspace.errors import StudyError
 from actspace.models import to_gauge
-from actspace.perturbations.bases import Gaussian, base_activations, fit_gaussian
+from actspace.perturbations.bases import base_activations
 from actspace.perturbations.curves import Sweep
-from actspace.perturbations.directions import Pool, cosine_minus_deviation, directions, draw_targets
-from actspace.perturbations.engine import Engine, Readout
-from actspace.perturbations.paths import PATHS
+from actspace.perturbations.directions import cosine_minus_deviation, directions, draw_targets
+from actspace.perturbations.engine import Readout
+from actspace.perturbations.paths import Path, path_of
+from actspace.perturbations.setting import Setting
 
 ELEMENTS_PER_BATCH = {"cpu": 2**23, "cuda": 2**26}
 """Numbers in the perturbed vectors of one batch of prompts, at most: 64 MB of float64 on a CPU, 512 MB on a GPU."""
 LABELS = ["experiment", "site", "weights", "base", "direction", "path"]
 
 
-@dataclass(frozen=True)
-class Activations:
-    """What an experiment takes: prompts, their activations at the site, and others like them; all in its gauge."""
-
-    token_ids: Tensor
-    """(prompt, token), int: prompts of one length; the last position is perturbed."""
-    documents: NDArray
-    """(prompt,): the document that each prompt comes from."""
-    real: NDArray
-    """(prompt, d_model): activation at the site, at the last position of each prompt."""
-    pool: NDArray
-    """(row, d_model): real activations to draw targets from, best at the same position."""
-    pool_documents: NDArray
-    """(row,)"""
-    mean: NDArray
-    """(d_model,)"""
-    covariance: NDArray
-    """(d_model, d_model)"""
+def n_curves(cfg: Mapping[str, Any]) -> int:
+    """Count the curves of an experiment."""
+    return cfg["n_prompts"] * cfg["draws"] * math.prod(len(cfg[axis]) for axis in ("bases", "directions", "paths"))
 
 
 def run_experiment(
-    engine: Engine,
+    setting: Setting,
     cfg: Mapping[str, Any],
-    activations: Activations,
     seed: int,
     progress: Callable[[int], None] = lambda _curves: None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -62,7 +48,8 @@ def run_experiment(
     ----------
     cfg : mapping
         `experiment` and `weights` (labels); `bases`, `directions`, `paths` (lists of names); `n_prompts`; `draws`
-        (directions per prompt and family); `steps` (positions on a path, with both ends); `thresholds_nats` (list).
+        (directions per prompt and family); `steps` (positions on a path, with both ends); `length` (end of the absolute
+        path, None for twice the typical distance of two activations); `thresholds_nats` (list).
     seed : int
         Of this experiment. Two experiments with one seed share their draws prompt by prompt.
     progress : callable
@@ -71,57 +58,58 @@ def run_experiment(
     Returns
     -------
     curves : DataFrame
-        One row per position: experiment, site, weights, base, direction, path, read_hook, prompt, draw, step,
-        angle_deg, distance, relative_distance, kl_base_pert_nats, l2_late, cosine_late.
+        One row per position: experiment, site, weights, base, direction, path, read_hook, prompt, draw, step, position
+        (the path's own: degrees, base norms, units of the activations, or fraction of the way), angle_deg, distance,
+        relative_distance, kl_base_pert_nats, js_nats (NaN unless measured), top_token_changed, l2_late, cosine_late.
     thresholds : DataFrame
         One row per curve and threshold: experiment, site, weights, base, direction, path, prompt, draw, threshold_nats, crossing,
-        end, cosine_minus_deviation. Crossing and end are in degrees (sphere) or in base norms (straight); a crossing
-        is +inf where the curve stays under the threshold.
+        end, cosine_minus_deviation. Crossing and end are positions on the path; a crossing is +inf where the curve
+        stays under the threshold.
 
     Raises
     ------
     StudyError
         If there are too few prompts or documents, a grid is too coarse, or a direction has no path.
     """
-    available = len(activations.token_ids)
+    engine, available = setting.engine, len(setting.activations.token_ids)
     if available < cfg["n_prompts"]:
         raise StudyError(f"prompts: {cfg['n_prompts']} asked for and {available} at hand; lower it or use more text")
-    for name in cfg["paths"]:
-        PATHS[name].grid(cfg["steps"])
-    gaussian = fit_gaussian(activations.mean, activations.covariance)
+    paths = [path_of(name, cfg["length"] or 2 * setting.activations.typical_distance) for name in cfg["paths"]]
+    for path in paths:
+        path.grid(cfg["steps"])
     per_prompt = len(cfg["directions"]) * cfg["draws"] * cfg["steps"] * engine.model.d_model
     batch = max(1, ELEMENTS_PER_BATCH.get(engine.model.device.type, ELEMENTS_PER_BATCH["cpu"]) // per_prompt)
     curves, thresholds = [], []
     for first in range(0, cfg["n_prompts"], batch):
         numbers = np.arange(first, min(first + batch, cfg["n_prompts"]))
-        for base, sweep in _sweeps(engine, cfg, activations, gaussian, numbers, seed):
+        for base, sweep in _sweeps(setting, cfg, paths, numbers, seed):
             labels = {"experiment": cfg["experiment"], "weights": cfg["weights"], "base": base, "path": sweep.path.name}
             rows = _rows(cfg["directions"], numbers, cfg["draws"]).assign(**labels, site=engine.site)
             readout = sweep.along_grid()
             curves.append(_curve_table(rows, sweep, readout))
             for threshold in cfg["thresholds_nats"]:
                 crossings = sweep.first_crossings(readout.kl_base_pert_nats, threshold)
-                thresholds.append(_threshold_table(rows, sweep, crossings, threshold, activations.mean))
+                thresholds.append(_threshold_table(rows, sweep, crossings, threshold, setting.activations.mean))
             progress(len(rows))
     return _joined(curves), _joined(thresholds)
 
 
 def _sweeps(
-    engine: Engine, cfg: Mapping[str, Any], activations: Activations, gaussian: Gaussian, numbers: NDArray, seed: int
+    setting: Setting, cfg: Mapping[str, Any], paths: Sequence[Path], numbers: NDArray, seed: int
 ) -> Iterator[tuple[str, Sweep]]:
     """Yield one sweep per base and path for some prompts; all families stand side by side on its row axis."""
+    engine, known = setting.engine, setting.activations
     gauge, device, first = engine.gauge, engine.model.device, int(numbers[0])
-    pool = Pool(np.asarray(activations.pool, np.float64), activations.pool_documents)
-    mean_norm = float(np.linalg.norm(pool.activations, axis=1).mean())
-    targets = draw_targets(pool, gaussian, activations.documents[numbers], cfg["draws"], gauge, seed, first)
-    prompts = engine.prepare(activations.token_ids[torch.from_numpy(numbers)])
+    documents = known.documents[numbers]
+    targets = draw_targets(known.pool, known.gaussian, documents, cfg["draws"], gauge, seed, first)
+    prompts = engine.prepare(known.token_ids[torch.from_numpy(numbers)])
     for name in cfg["bases"]:
-        drawn = base_activations(name, activations.real[numbers], gaussian, mean_norm, gauge, seed, first)
+        drawn = base_activations(name, known.real[numbers], known.gaussian, known.mean_norm, gauge, seed, first)
         bases = to_gauge(torch.from_numpy(drawn), gauge)
         families = [to_gauge(directions(family, targets, bases), gauge) for family in cfg["directions"]]
         bases, stacked = bases.to(device), torch.cat(families, 1).to(device)
         reference = engine.reference(prompts, bases)
-        for path in (PATHS[path] for path in cfg["paths"]):
+        for path in paths:
             yield name, Sweep(engine, prompts, reference, bases, stacked, path, path.grid(cfg["steps"]).to(device))
 
 
@@ -136,12 +124,11 @@ def _curve_table(rows: pd.DataFrame, sweep: Sweep, readout: Readout) -> pd.DataF
     angle, relative = sweep.path.coordinates(sweep.bases[:, None], sweep.directions, sweep.grid)
     steps = len(sweep.grid)
     values = {
+        "position": sweep.grid.expand(angle.shape),
         "angle_deg": angle,
         "distance": relative * sweep.bases.norm(dim=-1)[:, None, None],
         "relative_distance": relative,
-        "kl_base_pert_nats": readout.kl_base_pert_nats,
-        "l2_late": readout.l2_late,
-        "cosine_late": readout.cosine_late,
+        **{field.name: getattr(readout, field.name) for field in fields(readout)},
     }
     table = rows.loc[rows.index.repeat(steps), [*LABELS, "prompt", "draw"]].reset_index(drop=True)
     table.insert(len(LABELS), "read_hook", sweep.engine.read_hook)

@@ -1,11 +1,11 @@
-"""Paths through activation space: the straight line and the great circle; both leave the base at position 0.
+"""Paths through activation space: three straight lines and the great circle; all leave the base at position 0.
 
 Source: Heimersheim (2024), straight and sphere mode. Given float64, their rounding stays below the model's own."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -50,6 +50,26 @@ def straight_path(base: Tensor, direction: Tensor, fraction: Tensor) -> Tensor:
     _refuse((length == 0) | ~length.isfinite(), "the direction is zero or not finite")
     stride = base.norm(dim=-1, keepdim=True) * direction / length
     return base[..., None, :] + fraction[..., None] * stride[..., None, :]
+
+
+def absolute_path(base: Tensor, direction: Tensor, length: Tensor) -> Tensor:
+    """Walk straight from the base, so far as told: x + l d / ||d||, l in the units of the activations.
+
+    Shapes, dtype and errors as in `straight_path`; `length` (..., step) takes the place of its fraction.
+    """
+    norm = direction.norm(dim=-1, keepdim=True)
+    _refuse((norm == 0) | ~norm.isfinite(), "the direction is zero or not finite")
+    return base[..., None, :] + length[..., None] * (direction / norm)[..., None, :]
+
+
+def interpolating_path(base: Tensor, direction: Tensor, fraction: Tensor) -> Tensor:
+    """Walk straight from the base to where the direction ends: x + a d, which at a = 1 is the target that d leads to.
+
+    Shapes, dtype and errors as in `straight_path`; but here the length of `direction` counts.
+    """
+    norm = direction.norm(dim=-1, keepdim=True)
+    _refuse((norm == 0) | ~norm.isfinite(), "the target is the base itself, or not finite")
+    return base[..., None, :] + fraction[..., None] * direction[..., None, :]
 
 
 def sphere_path(base: Tensor, direction: Tensor, angle_deg: Tensor) -> Tensor:
@@ -102,6 +122,16 @@ def straight_coordinates(base: Tensor, direction: Tensor, fraction: Tensor) -> t
     return angle, fraction.expand(angle.shape)
 
 
+def absolute_coordinates(base: Tensor, direction: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
+    """Return angle from the base in degrees and distance over the base's norm, (..., step) each, by lengths walked."""
+    return straight_coordinates(base, direction, length / base.norm(dim=-1, keepdim=True))
+
+
+def interpolating_coordinates(base: Tensor, direction: Tensor, fraction: Tensor) -> tuple[Tensor, Tensor]:
+    """Return angle from the base in degrees and distance over the base's norm, (..., step) each, on the way to a target."""
+    return absolute_coordinates(base, direction, fraction * direction.norm(dim=-1, keepdim=True))
+
+
 def sphere_coordinates(base: Tensor, direction: Tensor, angle_deg: Tensor) -> tuple[Tensor, Tensor]:
     """Return angle from the base in degrees and distance over the base's norm, (..., step) each, on a great circle."""
     shape = torch.broadcast_shapes((*direction.shape[:-1], 1), angle_deg.shape)
@@ -110,12 +140,16 @@ def sphere_coordinates(base: Tensor, direction: Tensor, angle_deg: Tensor) -> tu
 
 @dataclass(frozen=True)
 class Path:
-    """A way to leave the base; positions run from 0 to `end`, in degrees (sphere) or in base norms (straight)."""
+    """A way to leave the base; positions run from 0 to `end`.
+
+    They are degrees (sphere), base norms (straight), units of the activations (absolute) or fractions of the way
+    (interpolate).
+    """
 
     name: str
     end: float
-    coarsest_grid: float
-    """Widest grid step on which a first crossing may be sought: curves can fall back under the threshold."""
+    fewest_steps: int
+    """Steps of the coarsest grid on which a first crossing may be sought: curves can fall back under the threshold."""
     tolerance: float
     """Width of the bracket at which the bisection of a crossing stops."""
     points: Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -132,13 +166,22 @@ class Path:
         StudyError
             If they are too far apart to find first crossings.
         """
-        needed = round(self.end / self.coarsest_grid) + 1
-        if steps < needed:
-            raise StudyError(f"steps: {steps} is too coarse for the {self.name} path; set it to {needed} or more")
+        if steps <= self.fewest_steps:
+            raise StudyError(
+                f"steps: {steps} is too coarse for the {self.name} path; set it to {self.fewest_steps + 1} or more"
+            )
         return torch.linspace(0, self.end, steps, dtype=torch.float64)
 
 
 PATHS = {
-    "straight": Path("straight", 1.0, 0.05, 1e-3, straight_path, along, straight_coordinates),
-    "sphere": Path("sphere", 180.0, 6.0, 0.1, sphere_path, orthogonal, sphere_coordinates),
+    "sphere": Path("sphere", 180.0, 30, 0.1, sphere_path, orthogonal, sphere_coordinates),
+    "straight": Path("straight", 1.0, 20, 1e-3, straight_path, along, straight_coordinates),
+    "absolute": Path("absolute", 1.0, 20, 1e-3, absolute_path, along, absolute_coordinates),
+    "interpolate": Path("interpolate", 1.0, 20, 1e-3, interpolating_path, along, interpolating_coordinates),
 }
+
+
+def path_of(name: str, length: float) -> Path:
+    """Return a path by its name; `length`, in units of the activations, ends the `absolute` one (alone: 1)."""
+    path = PATHS[name]
+    return replace(path, end=length, tolerance=length / 1000) if name == "absolute" else path

@@ -1,0 +1,112 @@
+"""What experiments that perturb have in common: the engine at a site, prompts with their activations, and real activations to draw from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from actspace import models, tables, tokens
+from actspace.activations import store
+from actspace.activations.moments import Sums
+from actspace.errors import StudyError
+from actspace.perturbations.bases import Gaussian, fit_gaussian
+from actspace.perturbations.directions import Pool
+from actspace.perturbations.engine import Engine
+
+
+@dataclass(frozen=True)
+class Activations:
+    """Prompts, their activations at the site, and others like them; float64, all in the engine's gauge."""
+
+    token_ids: Tensor
+    """(prompt, token), int: prompts of one length; the last position is perturbed."""
+    documents: NDArray
+    """(prompt,): the document that each prompt comes from."""
+    real: NDArray
+    """(prompt, d_model): activation at the site, at the last position of each prompt."""
+    pool: Pool
+    """Real activations to draw targets from, at the same position."""
+
+    @cached_property
+    def moments(self) -> Sums:
+        """Mean and scatter of the pool."""
+        return Sums.of(torch.from_numpy(self.pool.activations))
+
+    @property
+    def mean(self) -> NDArray:
+        """Mean of the pool, (d_model,)."""
+        return self.moments.mean.numpy()
+
+    @cached_property
+    def gaussian(self) -> Gaussian:
+        """The normal distribution with the pool's mean and covariance."""
+        return fit_gaussian(self.mean, (self.moments.scatter / self.moments.count).numpy())
+
+    @cached_property
+    def mean_norm(self) -> float:
+        """Mean L2 norm of the pool."""
+        return float(np.linalg.norm(self.pool.activations, axis=1).mean())
+
+    @property
+    def typical_distance(self) -> float:
+        """Root mean square distance of two rows of the pool: sqrt(2 tr Sigma)."""
+        return float((2 * self.moments.scatter.trace() / self.moments.count).sqrt())
+
+
+@dataclass(frozen=True)
+class Setting:
+    """An engine at one site, and what it perturbs."""
+
+    engine: Engine
+    activations: Activations
+
+
+def load(inputs: Any, cfg: Mapping[str, Any], device: str) -> Setting:
+    """Load the model and the activations of an experiment at one site.
+
+    Parameters
+    ----------
+    inputs : named inputs of the job
+        `weights` (only of a converted model); `tokens` and `bases`, the held-out sequences and their activations at the
+        site; `pool`, the training activations at the site. Lists of files.
+    cfg : mapping
+        `model`, `site`, `read`, `position` ("last" or a number), `n_prompts`, `rows_per_launch`, `jensen_shannon`.
+
+    Raises
+    ------
+    StudyError
+        If there are fewer prompts than asked for, or a file or the model cannot be used.
+    """
+    settings = cfg["model"]
+    folder = models.locate(settings["source"], inputs.get("weights"), settings["trust_remote_code"])
+    model = models.load(folder, settings, device)
+    engine = Engine(
+        model,
+        cfg["site"],
+        cfg["read"],
+        settings["gauge"],
+        cfg["rows_per_launch"],
+        jensen_shannon=cfg.get("jensen_shannon", False),
+    )
+    prompts = tables.concat_arrow(inputs.tokens)
+    token_ids = np.stack(prompts["token_ids"].to_numpy())
+    position = token_ids.shape[1] - 1 if cfg["position"] == "last" else cfg["position"]
+    bases, pool = (store.read(files, positions=[position]) for files in (inputs.bases, inputs.pool))
+    # Rows of one position stand in the order of the sequences, so one choice serves tokens and activations.
+    chosen = tokens.spread(prompts, cfg["n_prompts"])
+    if len(chosen) < cfg["n_prompts"]:
+        raise StudyError(f"prompts: {cfg['n_prompts']} asked for and {len(chosen)} at hand; lower it or use more text")
+    activations = Activations(
+        token_ids=torch.from_numpy(token_ids[chosen, : position + 1]),
+        documents=bases.column("document_id")[chosen],
+        real=bases.x.double().numpy()[chosen],
+        pool=Pool(pool.x.double().numpy(), pool.column("document_id")),
+    )
+    return Setting(engine, activations)
