@@ -34,11 +34,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from safetensors.torch import load_file, save_file
-from shared import SMOLLM2, disk_of
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
+from shared import bridge_of, disk_of, model_folder
 from torch import Tensor, nn
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaForCausalLM, PreTrainedTokenizerFast
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "workflow"))
 
@@ -96,24 +93,6 @@ def setting_of(device: str, quick: bool) -> Setting:
 # --- model and tokens ------------------------------------------------------------------------------------------------------------------------
 
 
-def model_folder(device: str, given: Path | None, scratch: Path) -> tuple[Path, str]:
-    """Find or make the model; return its folder and what it is."""
-    if given is not None:
-        return given, given.name
-    shape = SMOLLM2 if device == "cpu" else GPT2Config()
-    if device == "cpu":
-        for file in sorted(ROOT.glob("resources/models/*/config.json")):
-            config = json.loads(file.read_text())
-            if (config.get("hidden_size"), config.get("num_hidden_layers")) == (shape.hidden_size, 30):
-                return file.parent, f"{file.parent.name}, trained weights"
-    torch.manual_seed(0)
-    hf = LlamaForCausalLM(shape) if device == "cpu" else GPT2LMHeadModel(shape).to(torch.bfloat16)
-    hf.save_pretrained(scratch / "model")
-    words = Tokenizer(WordLevel({"<unk>": 0}, unk_token="<unk>"))
-    PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>").save_pretrained(scratch / "model")
-    return scratch / "model", f"shape of {'SmolLM2-135M' if device == 'cpu' else 'GPT-2 small'}, random weights"
-
-
 def write_tokens(path: Path, sequences: int, length: int, vocabulary: int) -> Path:
     """Write a token file like that of a study, of random tokens."""
     token_ids = np.random.default_rng(0).integers(0, vocabulary, (sequences, length))
@@ -169,15 +148,6 @@ def bare(model: LanguageModel, batches: Sequence[Tensor], hook: str) -> None:
             body(input_ids=token_ids, use_cache=False)
     if model.device.type == "cuda":
         torch.cuda.synchronize()
-
-
-def bridge_of(folder: Path, dtype: str, device: str) -> Any:
-    """Load the model with TransformerLens; None if it is not installed."""
-    try:
-        from transformer_lens.model_bridge import TransformerBridge
-    except ImportError:
-        return None
-    return TransformerBridge.boot_transformers(str(folder), device=device, dtype=getattr(torch, dtype))
 
 
 @torch.no_grad()

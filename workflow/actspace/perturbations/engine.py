@@ -342,27 +342,38 @@ def js_from_logits(base_log_probs: Tensor, logits: Tensor) -> Tensor:
     return _few_at_a_time(_js, base_log_probs, logits).clamp_min(0)
 
 
-def _few_at_a_time(divergence: Callable[[Tensor, Tensor], Tensor], base_log_probs: Tensor, logits: Tensor) -> Tensor:
-    """Apply a divergence of (prompt, vocabulary) and float64 (prompt, row, vocabulary) to so many rows as fit a cache."""
+Divergence = Callable[[Tensor], Tensor]
+"""float64 logits (prompt, row, vocabulary) -> divergences (prompt, row) from fixed distributions of the prompts"""
+
+
+def _few_at_a_time(divergence_from: Callable[[Tensor], Divergence], base_log_probs: Tensor, logits: Tensor) -> Tensor:
+    """Apply a divergence from (prompt, vocabulary) to so many rows of (prompt, row, vocabulary) at once as fit a cache."""
     budget = NUMBERS_PER_REDUCTION.get(logits.device.type, NUMBERS_PER_REDUCTION["cpu"])
     together = max(1, budget // logits.shape[-1])
     prompts = min(together, len(logits))
-    pairs = zip(base_log_probs.split(prompts), logits.split(prompts), strict=True)
-    parts = [
-        torch.cat([divergence(base, z.double()) for z in some.split(together // prompts, 1)], 1) for base, some in pairs
-    ]
+    parts = []
+    for base, some in zip(base_log_probs.split(prompts), logits.split(prompts), strict=True):
+        divergence = divergence_from(base)
+        parts.append(torch.cat([divergence(z.double()) for z in some.split(together // prompts, 1)], 1))
     return torch.cat(parts)
 
 
-def _js(base_log_probs: Tensor, logits: Tensor) -> Tensor:
-    p, log_q = base_log_probs[:, None], logits.log_softmax(-1)
-    log_m = torch.logaddexp(p, log_q) - math.log(2)
-    return ((p.exp() * (p - log_m)).sum(-1) + (log_q.exp() * (log_q - log_m)).sum(-1)) / 2
+def _js(base_log_probs: Tensor) -> Divergence:
+    log_p = base_log_probs[:, None]
+    p = log_p.exp()
+
+    def divergence(logits: Tensor) -> Tensor:
+        log_q = logits.log_softmax(-1)
+        log_m = torch.logaddexp(log_p, log_q) - math.log(2)
+        return ((p * (log_p - log_m)).sum(-1) + (log_q.exp() * (log_q - log_m)).sum(-1)) / 2
+
+    return divergence
 
 
-def _kl(base_log_probs: Tensor, logits: Tensor) -> Tensor:
+def _kl(base_log_probs: Tensor) -> Divergence:
     p = base_log_probs.exp()
-    return (p * base_log_probs).sum(-1)[:, None] - torch.einsum("pv,prv->pr", p, logits) + logits.logsumexp(-1)
+    minus_entropy = (p * base_log_probs).sum(-1)[:, None]
+    return lambda logits: minus_entropy - torch.einsum("pv,prv->pr", p, logits) + logits.logsumexp(-1)
 
 
 def _tensor(output: Any) -> Tensor:
