@@ -20,21 +20,21 @@ from actspace.perturbations.families import (
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("toward_real", Family("toward_real")),
-        ("decoder_active", Family("decoder_active", "dictionary")),
-        ("minus_decoder_dead_x8", Family("decoder_dead", "dictionary", -1, 8)),
-        ("cluster_difference", Family("cluster_difference", "clusters")),
-        ("probe_mass_mean", Family("probe", "probe", probe="mass_mean")),
-        ("minus_probe_logistic_regression", Family("probe", "probe", -1, probe="logistic_regression")),
+        ("toward_real", {"kind": "toward_real", "targeted": True}),
+        ("decoder_active", {"kind": "decoder_active", "source": "dictionary"}),
+        ("minus_decoder_dead_x8", {"kind": "decoder_dead", "source": "dictionary", "sign": -1, "count": 8}),
+        ("cluster_difference", {"kind": "cluster_difference", "source": "clusters"}),
+        ("probe_mass_mean", {"kind": "probe", "source": "probe", "probe": "mass_mean"}),
+        ("minus_probe_l1", {"kind": "probe", "source": "probe", "sign": -1, "probe": "l1"}),
     ],
 )
 def test_a_direction_is_taken_apart(name, expected):
-    assert parse_direction(name) == expected
+    assert parse_direction(name) == Family(name, **expected)
 
 
 def test_a_base_is_taken_apart():
-    assert parse_base("minus_latents") == Family("minus_latents", "dictionary")
-    assert parse_base("plus_latents_x12") == Family("plus_latents", "dictionary", count=12)
+    assert parse_base("minus_latents") == Family("minus_latents", "minus_latents", "dictionary")
+    assert parse_base("plus_latents_x12") == Family("plus_latents_x12", "plus_latents", "dictionary", count=12)
 
 
 @pytest.mark.parametrize(

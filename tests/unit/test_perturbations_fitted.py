@@ -102,7 +102,10 @@ def test_every_family_has_a_cosine_with_minus_the_deviation(name, path):
         ("decoder_active", "'decoder_active' needs a sparse autoencoder; name one under `dictionary`"),
         ("reconstruction_error", "'reconstruction_error' needs a sparse autoencoder"),
         ("cluster_difference", "'cluster_difference' needs a k-means fit; name one under `clusters`"),
-        ("probe_mass_mean", "probe_mass_mean has no probe, as none were read; name a study that has it under `probe`"),
+        (
+            "probe_mass_mean",
+            "'probe_mass_mean' needs the probe mass_mean, and none was read; name a study that has it under `probe`",
+        ),
     ],
 )
 def test_a_direction_without_its_fit_is_refused(name, line):
@@ -111,7 +114,7 @@ def test_a_direction_without_its_fit_is_refused(name, line):
 
 
 def test_an_unknown_or_empty_probe_is_refused():
-    with pytest.raises(StudyError, match="probe_mass has no probe, only mass_mean"):
+    with pytest.raises(StudyError, match="'probe_mass' needs the probe mass, but there are only mass_mean"):
         directions("probe_mass", drawn(), BASE)
     with pytest.raises(StudyError, match="the probe mass_mean has no direction here"):
         directions("probe_mass_mean", drawn(fitted=Fitted(probes={"mass_mean": 0 * SPLITS})), BASE)

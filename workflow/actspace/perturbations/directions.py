@@ -153,7 +153,7 @@ def _principal_component(family: Family, targets: Targets, base: Tensor) -> Tens
 
 
 def _decoder(family: Family, targets: Targets, base: Tensor) -> Tensor:
-    latents, which = targets.fitted.latents_for(family.kind), family.kind.removeprefix("decoder_")
+    latents, which = targets.fitted.latents_for(family.name), family.kind.removeprefix("decoder_")
     summed = []
     # One key for all classes, signs and counts: what is compared differs in nothing else.
     for i, (code, rng) in enumerate(zip(latents.codes(base.cpu().numpy()), targets.rngs("decoder"), strict=True)):
@@ -165,11 +165,11 @@ def _decoder(family: Family, targets: Targets, base: Tensor) -> Tensor:
 
 def _reconstruction_error(family: Family, targets: Targets, base: Tensor) -> Tensor:
     x = base.cpu()
-    return (torch.from_numpy(targets.fitted.latents_for(family.kind).reconstruct(x.numpy())) - x)[:, None]
+    return (torch.from_numpy(targets.fitted.latents_for(family.name).reconstruct(x.numpy())) - x)[:, None]
 
 
 def _cluster_difference(family: Family, targets: Targets, base: Tensor) -> Tensor:
-    centroids, draws = targets.fitted.centroids_for(family.kind), targets.shape[1]
+    centroids, draws = targets.fitted.centroids_for(family.name), targets.shape[1]
     differences = []
     for rng in targets.rngs(family.kind):
         one = rng.integers(len(centroids), size=draws)

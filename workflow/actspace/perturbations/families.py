@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from actspace.errors import StudyError
 
 DICTIONARY, CLUSTERS, PROBE = "dictionary", "clusters", "probe"
+SOURCES = {DICTIONARY: "a sparse autoencoder", CLUSTERS: "a k-means fit", PROBE: "a probe study"}
+"""What bases and directions may be made from: the key of an experiment that names it, and what it is."""
 COUNT = "(?:_x([2-9]|[1-9][0-9]+))?"
 PROBE_PREFIX = "probe_"
 
@@ -26,19 +28,25 @@ class Kind:
     """Whether `minus_` before the name turns it round."""
     counted: bool = False
     """Whether `_x8` after the name takes eight latents at once."""
+    targeted: bool = False
+    """Whether the direction, as long as it is, ends at a target."""
 
 
 @dataclass(frozen=True)
 class Family:
     """A name taken apart."""
 
+    name: str
     kind: str
+    """The name without its sign, its number of latents and the name of a probe."""
     source: str | None = None
     sign: int = 1
     count: int = 1
     """Latents at once."""
     probe: str = ""
     """Of directions of probes, the probe's name."""
+    targeted: bool = False
+    """Whether the direction, as long as it is, ends at a target."""
 
 
 BASES = {
@@ -49,14 +57,12 @@ BASES = {
     ),
 }
 DIRECTIONS = {
-    **dict.fromkeys(
-        ("toward_real", "toward_covariance_random", "isotropic", "real_mixture", "covariance_mixture"), Kind()
-    ),
-    "principal_component": Kind(),
+    **dict.fromkeys(("toward_real", "toward_covariance_random"), Kind(targeted=True)),
+    **dict.fromkeys(("isotropic", "real_mixture", "covariance_mixture", "principal_component"), Kind()),
     **dict.fromkeys(
         ("decoder_active", "decoder_inactive", "decoder_dead"), Kind(DICTIONARY, signed=True, counted=True)
     ),
-    "reconstruction_error": Kind(DICTIONARY),
+    "reconstruction_error": Kind(DICTIONARY, targeted=True),
     "cluster_difference": Kind(CLUSTERS),
     f"{PROBE_PREFIX}<name>": Kind(PROBE, signed=True),
 }
@@ -97,26 +103,31 @@ def pattern(kinds: Mapping[str, Kind]) -> str:
     return f"^(?:{'|'.join(_pattern(name, kind) for name, kind in kinds.items())})$"
 
 
-def forms(kinds: Mapping[str, Kind]) -> str:
+def forms(kinds: Mapping[str, Kind], between: str = ", ") -> str:
     """List the names of these kinds for readers, with what may stand before and after each in brackets."""
     written = [
         f"{'[minus_]' if kind.signed else ''}{name}{'[_x<m>]' if kind.counted else ''}" for name, kind in kinds.items()
     ]
-    return ", ".join(written)
+    return between.join(written)
 
 
 def _pattern(name: str, kind: Kind) -> str:
-    stem = name.replace("<name>", "([a-z][a-z_]*)")
+    stem = name.replace("<name>", "([a-z][a-z0-9_]*)")
     return f"{'(?:minus_)?' if kind.signed else ''}{stem}{COUNT if kind.counted else ''}"
 
 
 def _parse(name: str, kinds: Mapping[str, Kind], where: str) -> Family:
     for stem, kind in kinds.items():
         if match := re.fullmatch(_pattern(stem, kind), name):
-            sign = -1 if kind.signed and name.startswith("minus_") else 1
-            count = int(match[1] or 1) if kind.counted else 1
-            is_probe = kind.source == PROBE
-            return Family(PROBE if is_probe else stem, kind.source, sign, count, match[1] if is_probe else "")
+            return Family(
+                name,
+                PROBE if kind.source == PROBE else stem,
+                kind.source,
+                sign=-1 if kind.signed and name.startswith("minus_") else 1,
+                count=int(match[1] or 1) if kind.counted else 1,
+                probe=match[1] if kind.source == PROBE else "",
+                targeted=kind.targeted,
+            )
     near = difflib.get_close_matches(name, kinds, n=1)
     hint = f"; did you mean '{near[0]}'?" if near else ""
     raise StudyError(f"{where}'{name}' is unknown; use one of {forms(kinds)}{hint}")

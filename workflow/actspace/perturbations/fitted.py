@@ -15,7 +15,6 @@ from actspace.errors import StudyError
 from actspace.perturbations.families import CLUSTERS, DICTIONARY, PROBE, Family
 from actspace.perturbations.latents import Latents, survey
 from actspace.probes import linear
-from actspace.probes.evaluation import POOLED
 
 Array = NDArray[np.float64]
 
@@ -46,14 +45,14 @@ class Fitted:
         """Return the directions (split, d_model) of a family's probe; raise a StudyError if they are absent or zero."""
         found = self.probes.get(family.probe)
         if found is None:
-            there = f"only {', '.join(self.probes)}" if self.probes else "as none were read"
+            there = f"but there are only {', '.join(self.probes)}" if self.probes else "and none was read"
             raise StudyError(
-                f"perturbations: the direction probe_{family.probe} has no probe, {there}; name a study that has it under `{PROBE}`"
+                f"perturbations: '{family.name}' needs the probe {family.probe}, {there}; name a study that has it under `{PROBE}`"
             )
         if not np.linalg.norm(found, axis=1).all():
             raise StudyError(
                 f"perturbations: the probe {family.probe} has no direction here, as the statements' activations do not differ; "
-                f"leave this direction out at this site"
+                f"leave '{family.name}' out at this site"
             )
         return found
 
@@ -114,5 +113,5 @@ def probe_directions(path: str, hook: str) -> dict[str, Array]:
             sets.setdefault(train_set, {}).setdefault(name, {})[int(split)] = np.asarray(probe.direction, np.float64)
     if not sets:
         raise StudyError(f"{path}: no probes at '{hook}', only at {', '.join(sorted(hooks))}; name another study")
-    chosen = sets.get(POOLED) or next(iter(sets.values()))
+    chosen = sets.get(linear.POOLED) or next(iter(sets.values()))
     return {name: np.stack([splits[split] for split in sorted(splits)]) for name, splits in chosen.items()}
