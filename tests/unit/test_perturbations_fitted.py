@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -74,6 +76,19 @@ def test_principal_components_come_in_the_order_of_their_variance_with_either_si
     assert set(found.sum(-1).round().unique().tolist()) == {-1, 1}
 
 
+def test_the_sign_that_the_decomposition_leaves_open_does_not_count():
+    given = drawn()
+    turned = replace(given, gaussian=replace(given.gaussian, factor=-given.gaussian.factor))
+    found, again = (directions("principal_component", targets, BASE) for targets in (given, turned))
+    torch.testing.assert_close(found, again)
+
+
+def test_a_prompt_without_latents_of_a_class_is_named_by_its_number():
+    nothing = torch.from_numpy(BIAS[None])
+    with pytest.raises(StudyError, match=r"prompt 5 has no active latents in axes\.safetensors; leave this base"):
+        directions("decoder_active", drawn(prompts=1, first=5), nothing)
+
+
 def test_more_draws_than_components_are_refused():
     with pytest.raises(StudyError, match="draws: 5, but the activations have only 4 principal components"):
         directions("principal_component", drawn(draws=5), BASE)
@@ -148,7 +163,7 @@ def probes(**directions_by_key):
 
 def test_probes_are_those_of_all_sets_pooled_in_the_order_of_the_splits(tmp_path):
     keys = {f"{HOOK}/all/mass_mean/{split}": split for split in range(12)}
-    linear.save(tmp_path / "p", probes(**keys, **{f"{HOOK}/cities/mass_mean/0": 99, "blocks.2/all/mass_mean/0": 98}))
+    linear.save(tmp_path / "p", probes(**keys, **{f"{HOOK}/Cities/mass_mean/0": 99, "blocks.2/all/mass_mean/0": 98}))
     np.testing.assert_array_equal(probe_directions(str(tmp_path / "p"), HOOK)["mass_mean"][:, 0], range(12))
 
 
