@@ -55,7 +55,7 @@ class Latents:
 
     def reconstruct(self, x: ArrayLike) -> Array:
         """Return decode(encode(x)), float64 of shape (row, d_model)."""
-        parts = [self.dictionary.decode(self._encode(part)).double().cpu().numpy() for part in _batches(x)]
+        parts = [self.dictionary.decode(self._encode(part)).cpu().double().numpy() for part in _batches(x)]
         return np.concatenate(parts)
 
     def combine(self, ids: Ids, values: ArrayLike) -> Array:
@@ -64,12 +64,12 @@ class Latents:
 
     def rows(self, ids: Ids) -> Array:
         """Return the decoder rows of some latents, float64 of shape (n, d_model)."""
-        return self.dictionary.W_dec[torch.from_numpy(ids).to(self.dictionary.W_dec.device)].double().cpu().numpy()
+        return self.dictionary.W_dec[torch.from_numpy(ids).to(self.dictionary.W_dec.device)].cpu().double().numpy()
 
     @property
     def bias(self) -> Array:
         """b_dec, float64 of shape (d_model,)."""
-        return self.dictionary.b_dec.double().cpu().numpy()
+        return self.dictionary.b_dec.cpu().double().numpy()
 
     def of_class(self, which: str, code: Code) -> Ids:
         """Return the latents of one class for a base with this code, in the order of their ids.
@@ -139,7 +139,7 @@ class Latents:
         return f"prompt {prompt} has no {kind} in {self.name}; {remedy}"
 
     def _encode(self, x: torch.Tensor) -> Codes:
-        return self.dictionary.encode(x.to(self.dictionary.W_dec.device))
+        return self.dictionary.encode(x.to(self.dictionary.W_dec))
 
 
 def survey(dictionary: Dictionary, pool: ArrayLike, name: str) -> Latents:
@@ -164,8 +164,8 @@ def survey(dictionary: Dictionary, pool: ArrayLike, name: str) -> Latents:
     fired, total = (torch.zeros(dictionary.n_latents, dtype=torch.float64) for _ in range(2))
     norms, rows = 0.0, 0
     for part in _batches(pool):
-        codes = dictionary.encode(part.to(dictionary.W_dec.device))
-        ids, values = codes.indices.cpu().flatten(), codes.values.double().cpu()
+        codes = dictionary.encode(part.to(dictionary.W_dec))
+        ids, values = codes.indices.cpu().flatten(), codes.values.cpu().double()
         fired.index_add_(0, ids, (values != 0).double().flatten())
         total.index_add_(0, ids, values.flatten())
         norms, rows = norms + float(values.norm(dim=1).sum()), rows + len(part)
@@ -180,7 +180,7 @@ def _batches(x: ArrayLike) -> tuple[torch.Tensor, ...]:
 
 def _split(codes: Codes) -> list[Code]:
     """Take codes apart by rows, without their inactive entries."""
-    ids, values = codes.indices.cpu().numpy(), codes.values.double().cpu().numpy()
+    ids, values = codes.indices.cpu().numpy(), codes.values.cpu().double().numpy()
     order = np.argsort(ids, axis=1)
     ids, values = (np.take_along_axis(part, order, 1) for part in (ids, values))
     return [Code(i[v != 0], v[v != 0]) for i, v in zip(ids, values, strict=True)]
