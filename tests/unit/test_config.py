@@ -344,3 +344,86 @@ def test_the_final_norm_is_read_and_never_replaced():
     assert complaint(config).startswith("dictionaries.both.splice_sequences: a value at 'ln_final.hook_normalized' can")
     config["dictionaries"]["both"]["splice_sequences"] = 0
     assert read_study(config).dictionaries["both"].hooks == ["ln_final.hook_normalized"]
+
+
+POST = "blocks.0.hook_resid_post"
+FITS = {
+    "capture": "whole",
+    "sites": [POST],
+    "bases": ["real", "plus_latents_x4"],
+    "directions": ["minus_decoder_dead", "cluster_difference", "probe_mass_mean"],
+    "dictionary": {"study": "both", "fit": "topk-n8-k2-s0"},
+    "clusters": {"study": "both", "fit": "kmeans-k4-s0"},
+    "probe": "truth",
+}
+
+
+def with_fits(**edits: Any) -> dict[str, Any]:
+    """Return the base study with an experiment that is made from fits; `ABSENT` leaves a key out."""
+    config = changed("captures/facts/hooks", ["blocks.0.hook_resid_pre", POST])
+    config["perturbations"]["plateau"] |= FITS | edits
+    config["perturbations"]["plateau"] = {
+        k: v for k, v in config["perturbations"]["plateau"].items() if v is not ABSENT
+    }
+    return config
+
+
+def test_an_experiment_names_the_fits_that_it_is_made_from():
+    assert read_study(with_fits()).perturbations["plateau"].probe == "truth"
+
+
+@pytest.mark.parametrize(
+    ("edits", "line"),
+    [
+        ({"bases": ["plus_latent"]}, "bases[0]: 'plus_latent' is unknown; use one of real, covariance_random, "),
+        ({"directions": ["decoder_x2"]}, "directions[0]: 'decoder_x2' is unknown; use one of toward_real, "),
+        (
+            {"dictionary": ABSENT},
+            "dictionary: missing; 'plus_latents_x4' is made from a sparse autoencoder, so name one here",
+        ),
+        ({"clusters": ABSENT}, "clusters: missing; 'cluster_difference' is made from a k-means fit"),
+        ({"probe": ABSENT}, "probe: missing; 'probe_mass_mean' is made from a probe study"),
+        (
+            {"directions": ["isotropic", "decoder_dead", "cluster_difference"]},
+            "probe: nothing here is made from a probe study; leave it out, or add a base or direction that is",
+        ),
+        (
+            {"dictionary": {"study": "bothh", "fit": "topk-n8-k2-s0"}},
+            "dictionary.study: there is no entry of `dictionaries` named 'bothh'; there are: both; did you mean 'both'?",
+        ),
+        (
+            {"dictionary": {"study": "both", "fit": "topk-n8-k3-s0"}},
+            "dictionary.fit: 'topk-n8-k3-s0' is not a sparse autoencoder of `dictionaries.both`; "
+            "there are: topk-n8-k2-s0; did you mean 'topk-n8-k2-s0'?",
+        ),
+        (
+            {"clusters": {"study": "both", "fit": "topk-n8-k2-s0"}},
+            "clusters.fit: 'topk-n8-k2-s0' is not a k-means fit of `dictionaries.both`; there are: kmeans-k4-s0",
+        ),
+        ({"probe": "lies"}, "probe: there is no entry of `probes` named 'lies'; there are: truth"),
+        (
+            {"directions": ["decoder_dead", "cluster_difference", "probe_mean"]},
+            "directions[2]: there is no probe of `probes.truth` named 'mean'; there are: logistic_regression, ",
+        ),
+        (
+            {"capture": "ends", "sites": ["blocks.1.hook_resid_pre"]},
+            "sites[0]: there is no hook of `dictionaries.both` named 'blocks.1.hook_resid_pre'; there are: " + POST,
+        ),
+    ],
+)
+def test_a_mistake_about_fits_is_one_clear_line(edits, line):
+    assert complaint(with_fits(**edits)).startswith(f"perturbations.plateau.{line}")
+
+
+def test_a_probe_study_has_every_perturbed_site():
+    config = with_fits()
+    config["captures"]["facts"]["hooks"] = ["blocks.0.hook_resid_pre"]
+    line = f"perturbations.plateau.sites[0]: there is no hook of `probes.truth` named '{POST}'; there are: "
+    assert complaint(config).startswith(line)
+
+
+def test_interpolation_may_end_at_the_reconstruction():
+    edits = {"bases": ["real"], "clusters": ABSENT, "probe": ABSENT, "paths": ["interpolate"]}
+    assert read_study(with_fits(directions=["reconstruction_error", "toward_real"], **edits))
+    line = "perturbations.plateau.paths: `interpolate` ends at a target, and 'decoder_active' has none"
+    assert complaint(with_fits(directions=["decoder_active"], **edits)).startswith(line)

@@ -3,12 +3,16 @@ import pandas as pd
 import pytest
 import torch
 
+from actspace.dictionaries.base import TopK
 from actspace.errors import StudyError
 from actspace.perturbations import experiment
 from actspace.perturbations.curves import Sweep
 from actspace.perturbations.directions import Pool, draw_targets
 from actspace.perturbations.engine import Engine, Readout
 from actspace.perturbations.experiment import run_experiment
+from actspace.perturbations.families import BASES, DIRECTIONS
+from actspace.perturbations.fitted import Fitted
+from actspace.perturbations.latents import survey
 from actspace.perturbations.paths import PATHS
 from actspace.perturbations.setting import Activations, Setting
 from perturbation_models import D_MODEL, N_LAYERS, VOCABULARY, gaussian, tiny_model, token_ids
@@ -243,3 +247,25 @@ def test_every_vector_of_the_centred_gauge_is_centred(monkeypatch):
     monkeypatch.setattr(Engine, "measure", spy)
     run(gauge="centred")
     assert max(seen) < 1e-12
+
+
+def test_an_experiment_runs_from_and_along_what_was_fitted():
+    llama, known = tiny_model("llama"), activations()
+    rng = np.random.default_rng(0)
+    rows = torch.nn.functional.normalize(torch.from_numpy(rng.standard_normal((80, D_MODEL))).float(), dim=1)
+    tensors = {
+        "W_enc": rows.T.contiguous(),
+        "b_enc": torch.zeros(80),
+        "W_dec": rows,
+        "b_dec": torch.linspace(-1, 1, D_MODEL),
+    }
+    tensors["b_enc"][:10] = -1e3
+    latents = survey(TopK(tensors, 6), known.pool.activations, "topk-n80-k6-s0")
+    fitted = Fitted(latents, rng.standard_normal((5, D_MODEL)), {"mass_mean": rng.standard_normal((3, D_MODEL))})
+    names = [name.replace("<name>", "mass_mean") for name in DIRECTIONS] + ["minus_decoder_active_x4"]
+    cfg = {**CFG, "bases": [*BASES, "minus_latents_x3"], "directions": names, "n_prompts": 2, "paths": ["sphere"]}
+    curves, thresholds = run_experiment(Setting(Engine(llama, SITE, LAST), known, fitted), cfg, 1)
+    assert len(curves) == 10 * 13 * 2 * 2 * 31
+    assert set(curves["base"]) == {*BASES, "minus_latents_x3"}
+    assert np.isfinite(curves.drop(columns="js_nats").select_dtypes("number")).all(axis=None)
+    assert thresholds["cosine_minus_deviation"].between(-1, 1).all()

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from test_report_synthetic import study_tables
 
+from actspace.perturbations.families import BASES, DIRECTIONS
 from actspace.report import style
 from actspace.report.figures import FIGURES, available_figures, experiment_figures, figure_specs
 from actspace.report.spec import counted
@@ -222,8 +223,36 @@ def test_no_two_names_that_meet_in_a_figure_share_a_colour():
         ["logistic_regression", "mass_mean", "mass_mean_covariance", "shuffled_labels", "shuffled_logistic_regression"],
         ["toward_real", "toward_covariance_random", "isotropic", "real_mixture", "covariance_mixture"],
         ["real", "covariance_random", "isotropic_random"],
+        ["real", "covariance_random", "plus_latents", "minus_latents", "reconstruction"],
+        ["real", "covariance_random", "synthetic_single", "synthetic_composite", "synthetic_sparsity_matched"],
+        ["toward_real", "toward_covariance_random", "decoder_active", "decoder_inactive", "decoder_dead"],
     ):
         assert len({style.colour(name) for name in names}) == len(names)
+
+
+def test_every_base_and_direction_looks_like_no_other():
+    counted = [f"{name}_x4" for name, kind in {**BASES, **DIRECTIONS}.items() if kind.counted]
+    directions = [*DIRECTIONS, *(f"minus_{name}" for name in ("decoder_active", "decoder_dead", "decoder_dead_x4"))]
+    for names in ([*BASES, "plus_latents_x4"], directions, [*directions, *counted[2:]]):
+        looks = {(style.colour(name), style.dash(name)) for name in names if "<" not in name}
+        assert len(looks) == len([name for name in names if "<" not in name])
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("plus_latents", "real plus one latent"),
+        ("minus_latents_x4", "real minus 4 latents"),
+        ("minus_decoder_dead", "minus dead latent"),
+        ("minus_decoder_active_x8", "minus 8 active latents"),
+        ("minus_probe_mass_mean", "minus mass-mean probe"),
+        ("reconstruction_error", "reconstruction error"),
+        ("toward_real", "towards real"),
+        ("late_layer", "late layer"),
+    ],
+)
+def test_names_of_bases_and_directions_are_written_for_readers(name, text):
+    assert style.label(name) == text
 
 
 def test_every_figure_has_a_caption_for_snakemakes_report():

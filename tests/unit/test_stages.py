@@ -316,3 +316,17 @@ def test_files_that_users_name_are_listed_and_addresses_have_local_copies():
     assert copy_of.endswith("-cities.csv")
     assert stages.statement_file(study, copy_of.rsplit("/", 1)[1]) == {"address": address}
     assert stages.statements(study, "truth")["statements"]["files"] == {"own": "own.csv", "far": copy_of}
+
+
+def test_only_experiments_made_from_fits_have_them_in_their_cfg():
+    study = changed(
+        ("perturbations/latents", EXPERIMENT | {"capture": "whole", "position": 7, "bases": ["reconstruction"]}),
+        ("perturbations/latents/dictionary", {"study": "both", "fit": "l1-n8-c0.5-s0"}),
+    )
+    plain, made = (stages.perturbation(study, name, PRE) for name in ("plateaus", "latents"))
+    assert not {"dictionary", "clusters", "probe"} & set(plain)
+    assert made["dictionary"] == {"study": "both", "fit": "l1-n8-c0.5-s0"}
+    assert stages.fits_used(study, "plateaus", PRE) == {}
+    assert stages.fits_used(study, "latents", PRE) == {
+        "dictionary": f"dictionaries/both/{PRE}/real/l1-n8-c0.5-s0.safetensors"
+    }

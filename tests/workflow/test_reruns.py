@@ -15,10 +15,11 @@ END = {"claims", "figures", "report", "manifest"}
 AFTER_MOMENTS = {"moments", "activation_table"}
 DICTIONARY_END = END | {"dictionary_metrics", "dictionary_tables", "splice"}
 PERTURBATION_END = END | {"perturbation", "perturbation_tables"}
+FIT_END = DICTIONARY_END | PERTURBATION_END
 ALL_CAPTURES = {f"activations_{name}" for name in ("contexts", "statements", "prompts", "untrained")}
-AFTER_CONTEXTS = AFTER_MOMENTS | {"surrogate", "kmeans", "pca", "sae"} | DICTIONARY_END
+AFTER_CONTEXTS = AFTER_MOMENTS | {"surrogate", "kmeans", "pca", "sae"} | FIT_END
 AFTER_PROMPTS = AFTER_MOMENTS | PERTURBATION_END
-PROBE_END = END | {"probes", "probe_tables"}
+PROBE_END = END | {"probes", "probe_tables"} | PERTURBATION_END  # one experiment is made from probes, and from fits
 LAST = {"report", "manifest"}
 
 Edit = Callable[[dict[str, Any]], object]
@@ -49,9 +50,9 @@ EDITS: dict[str, tuple[Edit, set[str]]] = {
         lambda c: c["captures"]["contexts"]["select"].update(first_position=2),
         AFTER_CONTEXTS,
     ),
-    "kmeans.tolerance": (lambda c: residual(c)["kmeans"].update(tolerance=0.01), {"kmeans"} | DICTIONARY_END),
+    "kmeans.tolerance": (lambda c: residual(c)["kmeans"].update(tolerance=0.01), {"kmeans"} | FIT_END),
     "kmeans.sizes, one more": (lambda c: residual(c)["kmeans"].update(sizes=[4, 8, 16]), {"kmeans"} | DICTIONARY_END),
-    "topk.vectors": (lambda c: residual(c)["topk"].update(vectors=1000), {"sae"} | DICTIONARY_END),
+    "topk.vectors": (lambda c: residual(c)["topk"].update(vectors=1000), {"sae"} | FIT_END),
     "splice_sequences": (lambda c: residual(c).update(splice_sequences=3), {"splice", "dictionary_tables"} | END),
     "probes.C": (lambda c: c["probes"]["truth"].update(C=0.1), PROBE_END),
     "toy.points": (lambda c: c["toy"].update(points=1000), {"toy"} | END),
@@ -120,8 +121,9 @@ def test_comments_and_docstrings_rerun_nothing(finished: TinyStudy, edited):
 def test_editing_the_kmeans_code_reruns_kmeans_and_what_follows_only(finished: TinyStudy, edited):
     edited("actspace/dictionaries/kmeans.py", "n_init=1", "n_init=2")
     planned = finished.plan()
-    assert set(planned) == {"kmeans"} | DICTIONARY_END
+    assert set(planned) == {"kmeans"} | FIT_END
     assert planned["dictionary_metrics"] == planned["kmeans"] == 4
+    assert planned["perturbation"] == 1  # the experiment that uses a fit
 
 
 def test_editing_a_script_reruns_its_rule(finished: TinyStudy, edited):

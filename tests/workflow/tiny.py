@@ -154,6 +154,16 @@ def config(architecture: str) -> dict[str, Any]:
                 "bases": ["real", "covariance_random"],
                 "directions": ["toward_covariance_random"],
             },
+            "latents": {
+                **sweep,
+                "capture": "contexts",
+                "sites": ["blocks.0.hook_resid_post"],
+                "bases": ["real", "plus_latents_x2", "synthetic_composite"],
+                "directions": ["decoder_active", "minus_decoder_active_x4", "cluster_difference", "probe_mass_mean"],
+                "dictionary": {"study": "residual", "fit": "topk-n48-k4-s0"},
+                "clusters": {"study": "residual", "fit": "kmeans-k4-s0"},
+                "probe": "truth",
+            },
             "sensitive_directions": {
                 **early,
                 "bases": ["real"],

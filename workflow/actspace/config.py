@@ -12,17 +12,20 @@ from contextlib import suppress
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
     StringConstraints,
     ValidationInfo,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
 
 from actspace.hooks import FINAL_HOOK
+from actspace.perturbations import families
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=64)]
 Hook = Annotated[
@@ -78,6 +81,16 @@ Positive = Annotated[int, Field(gt=0), BeforeValidator(_integer)]
 NonNegative = Annotated[int, Field(ge=0), BeforeValidator(_integer)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_number)]
 NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(_number)]
+Base = Annotated[
+    str,
+    AfterValidator(lambda name: families.parse_base(name, ": ").name),
+    WithJsonSchema({"type": "string", "pattern": families.pattern(families.BASES)}),
+]
+Direction = Annotated[
+    str,
+    AfterValidator(lambda name: families.parse_direction(name, ": ").name),
+    WithJsonSchema({"type": "string", "pattern": families.pattern(families.DIRECTIONS)}),
+]
 Hooks = Annotated[list[Hook], BeforeValidator(_expand), Field(min_length=1)]
 
 
@@ -404,20 +417,37 @@ class Experiment(Strict):
     prompts: Positive = Field(description="Base prompts, of the test split; from as many documents as possible.")
 
 
+class Fit(Strict):
+    """One fit of a dictionary study, to the real data at the perturbed site."""
+
+    study: Name = Field(description="Name of an entry of `dictionaries` that has all perturbed sites among its hooks.")
+    fit: str = Field(description="The fit, as its file is named: `topk-n1024-k16-s0`, `kmeans-k256-s0`.")
+
+
 class Perturbation(Experiment):
     """A sweep: walk from every base into every direction along every path."""
 
-    bases: list[Literal["real", "covariance_random", "isotropic_random"]] = Field(
-        min_length=1, description="What is perturbed."
+    bases: list[Base] = Field(
+        min_length=1,
+        description=f"What is perturbed: `{families.forms(families.BASES, '`, `')}`; `_x<m>` stands for m latents at once.",
     )
-    directions: list[
-        Literal["toward_real", "toward_covariance_random", "isotropic", "real_mixture", "covariance_mixture"]
-    ] = Field(min_length=1, description="Where to.")
+    directions: list[Direction] = Field(
+        min_length=1,
+        description=f"Where to: `{families.forms(families.DIRECTIONS, '`, `')}`; "
+        "`<name>` is one of the probe study's probes, `minus_` turns a direction round, `_x<m>` adds m latents up.",
+    )
+    dictionary: Fit | None = Field(
+        None, description="A sparse autoencoder, for bases and directions that are made from its latents."
+    )
+    clusters: Fit | None = Field(None, description="A k-means fit, for `cluster_difference`.")
+    probe: Name | None = Field(
+        None, description="Name of an entry of `probes` whose capture has all perturbed sites, for `probe_<name>`."
+    )
     paths: list[Literal["straight", "absolute", "interpolate", "sphere"]] = Field(
         ["sphere"],
         min_length=1,
         description="`sphere`: 0 to 180 degrees at constant norm; `straight`: as far as the base's norm; `absolute`: as far as `length`; "
-        "`interpolate`: as far as the target, for directions towards one.",
+        "`interpolate`: as far as the target, for directions towards one (`toward_*`, `reconstruction_error`).",
     )
     length: PositiveFloat | None = Field(
         None,
@@ -436,11 +466,24 @@ class Perturbation(Experiment):
 
     @model_validator(mode="after")
     def _targets(self) -> Perturbation:
-        free = [name for name in self.directions if not name.startswith("toward_")]
+        free = [name for name in self.directions if not families.parse_direction(name).targeted]
         if "interpolate" in self.paths and free:
             raise ValueError(
                 f".paths: `interpolate` ends at a target, and '{free[0]}' has none; leave out one of them, or part the experiment in two"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _fits_that_names_need(self) -> Perturbation:
+        needed = families.sources(self.bases, self.directions)
+        for key, what in families.SOURCES.items():
+            given = getattr(self, key) is not None
+            if key in needed and not given:
+                raise ValueError(f".{key}: missing; '{needed[key]}' is made from {what}, so name one here")
+            if given and key not in needed:
+                raise ValueError(
+                    f".{key}: nothing here is made from {what}; leave it out, or add a base or direction that is"
+                )
         return self
 
 
@@ -502,6 +545,8 @@ class Study(Strict):
             _can_be_replaced(f".{where}.sites", experiment.sites)
             _stores_position(self, f".{where}.position", experiment)
             _has_test_sequences(self, f".{where}.prompts", experiment.capture, experiment.prompts)
+        for name, perturbation in self.perturbations.items():
+            _fitted_at_sites(self, f".perturbations.{name}", perturbation)
         return self
 
 
@@ -566,3 +611,26 @@ def _from_tokens(study: Study, where: str, capture: str, hooks: dict[str, str]) 
     )
     for key, hook in hooks.items():
         _known(f"{where}.{key}", hook, study.captures[capture].hooks, f"hook of the capture '{capture}'")
+
+
+def _fitted_at_sites(study: Study, where: str, experiment: Perturbation) -> None:
+    """Check that what bases and directions are made from was fitted at every site; fits have their names from `stages`."""
+    places: dict[str, list[str]] = {}
+    for key in (families.DICTIONARY, families.CLUSTERS):
+        if (fit := getattr(experiment, key)) is not None:
+            _known(f"{where}.{key}.study", fit.study, [*study.dictionaries], "entry of `dictionaries`")
+            places[f"dictionaries.{fit.study}"] = study.dictionaries[fit.study].hooks
+    if (probe := experiment.probe) is not None:
+        _known(f"{where}.probe", probe, [*study.probes], "entry of `probes`")
+        places[f"probes.{probe}"] = study.captures[study.probes[probe].capture].hooks
+        for i, family in enumerate(map(families.parse_direction, experiment.directions)):
+            if family.probe:
+                _known(
+                    f"{where}.directions[{i}]",
+                    family.probe,
+                    [*study.probes[probe].probes],
+                    f"probe of `probes.{probe}`",
+                )
+    for place, hooks in places.items():
+        for i, site in enumerate(experiment.sites):
+            _known(f"{where}.sites[{i}]", site, hooks, f"hook of `{place}`")

@@ -148,9 +148,11 @@ def _surrogates(study: Study, null: str, capture: str, shape: Shape, folder: Pat
 def _experiment(study: Study, name: str, shape: Shape, folder: Path, unfinished: set[str]) -> Work:
     settings = study.perturbations[name]
 
+    captures = {settings.capture, *_captures_of_fits(study, settings)}
+
     def done(site: str) -> bool:
         curves = folder / "perturbations" / name / site / "curves.parquet"
-        return settings.capture not in unfinished and bool(made_with(curves, stages.perturbation(study, name, site)))
+        return not captures & unfinished and bool(made_with(curves, stages.perturbation(study, name, site)))
 
     todo = [site for site in settings.sites if not done(site)]
     if not todo:
@@ -169,6 +171,12 @@ def _experiment(study: Study, name: str, shape: Shape, folder: Path, unfinished:
         length=length,
         passes=passes,
     )
+
+
+def _captures_of_fits(study: Study, settings: Perturbation) -> set[str]:
+    """Return the captures that the fits of an experiment were made on."""
+    fits = {study.dictionaries[fit.study].capture for fit in (settings.dictionary, settings.clusters) if fit}
+    return fits | ({study.probes[settings.probe].capture} if settings.probe else set())
 
 
 def made_with(path: Path, cfg: Mapping[str, Any]) -> Mapping[str, Any] | None:

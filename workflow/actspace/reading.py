@@ -8,8 +8,10 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from actspace.config import Study
+from actspace import stages
+from actspace.config import Fit, Study
 from actspace.errors import StudyError
+from actspace.perturbations import families
 
 SHOWN = 60
 MAPPING_WANTED = ("model_type", "model_attributes_type", "dict_type")
@@ -26,10 +28,28 @@ def read_study(config: dict[str, Any], name: str = "config") -> Study:
     if not isinstance(config, dict):
         raise StudyError(f"{name}: a config is a mapping of keys, found {_shown(config)}")
     try:
-        return Study.model_validate(config)
+        study = Study.model_validate(config)
     except ValidationError as error:
         lines = [f"{name}: {_line(dict(details), config)}" for details in error.errors()]
         raise StudyError("\n".join(dict.fromkeys(lines))) from None
+    for experiment, member in study.perturbations.items():
+        for key in (families.DICTIONARY, families.CLUSTERS):
+            _check_fit(study, f"{name}: perturbations.{experiment}.{key}.fit", getattr(member, key), key)
+    return study
+
+
+def _check_fit(study: Study, where: str, chosen: Fit | None, key: str) -> None:
+    """Refuse a fit that its dictionary study does not have, or one of the wrong family; `stages` names the fits."""
+    if chosen is None:
+        return
+    named = {fit: stages.fit_labels(fit)["family"] for fit in stages.fits(study.dictionaries[chosen.study])}
+    wanted = key == families.CLUSTERS
+    known = [fit for fit, family in named.items() if (family == "kmeans") is wanted and family != "pca"]
+    if chosen.fit not in known:
+        near = difflib.get_close_matches(chosen.fit, known, n=1)
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+        there = f"'{chosen.fit}' is not {families.SOURCES[key]} of `dictionaries.{chosen.study}`"
+        raise StudyError(f"{where}: {there}; there are: {', '.join(known) or 'none'}{hint}")
 
 
 def _line(details: dict[str, Any], config: dict[str, Any]) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from actspace.config import Capture, Dictionaries, Experiment, Gguf, Package, PackageText, Study, experiments
+from actspace.perturbations import families
 from actspace.seeds import seed_for
 
 SPLITS = ("train", "test")
@@ -258,9 +259,21 @@ def toy(study: Study) -> dict[str, Any]:
 
 
 def perturbation(study: Study, experiment: str, hook: str) -> dict[str, Any]:
-    """One sweep at one site."""
+    """One sweep at one site. Fits that it does not use are left out, so that it stays as it was before there were any."""
     member = study.perturbations[experiment]
-    return at_site(study, member, experiment, hook) | member.model_dump(exclude=set(Experiment.model_fields))
+    unused = {source for source in families.SOURCES if getattr(member, source) is None}
+    return at_site(study, member, experiment, hook) | member.model_dump(exclude=set(Experiment.model_fields) | unused)
+
+
+def fits_used(study: Study, experiment: str, hook: str) -> dict[str, str]:
+    """List the files that bases and directions of a sweep are made from, by the key that names each, below the study's folder."""
+    member, found = study.perturbations[experiment], {}
+    for key, chosen in ((families.DICTIONARY, member.dictionary), (families.CLUSTERS, member.clusters)):
+        if chosen is not None:
+            found[key] = f"dictionaries/{chosen.study}/{hook}/real/{chosen.fit}.safetensors"
+    if member.probe is not None:
+        found[families.PROBE] = f"probes/{member.probe}/directions.safetensors"
+    return found
 
 
 def at_site(study: Study, member: Experiment, experiment: str, hook: str) -> dict[str, Any]:

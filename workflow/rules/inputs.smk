@@ -143,6 +143,16 @@ def experiment_tokens(wildcards):
     return token_parts(STUDY.captures[STUDY.perturbations[wildcards.experiment].capture].tokens, "test")
 
 
+def experiment_fit(source):
+    """The fit that bases or directions of an experiment are made from, if there is any; or the directions of probes."""
+
+    def paths(wildcards):
+        used = stages.fits_used(STUDY, wildcards.experiment, wildcards.hook)
+        return [f"results/{STUDY.study}/{used[source]}"] if source in used else []
+
+    return paths
+
+
 def all_experiments(table):
     return [
         f"results/{STUDY.study}/perturbations/{name}/{site}/{table}.parquet"

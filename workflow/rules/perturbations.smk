@@ -8,6 +8,9 @@ rule perturbation:
             pool=experiment_pool,
             bases=experiment_bases,
             tokens=experiment_tokens,
+            dictionary=experiment_fit("dictionary"),
+            clusters=experiment_fit("clusters"),
+            probe=experiment_fit("probe"),
         ),
     output:
         **made(

@@ -101,10 +101,12 @@ def _sweeps(
     engine, known = setting.engine, setting.activations
     gauge, device, first = engine.gauge, engine.model.device, int(numbers[0])
     documents = known.documents[numbers]
-    targets = draw_targets(known.pool, known.gaussian, documents, cfg["draws"], gauge, seed, first)
+    targets = draw_targets(known.pool, known.gaussian, documents, cfg["draws"], gauge, seed, first, setting.fitted)
     prompts = engine.prepare(known.token_ids[torch.from_numpy(numbers)])
     for name in cfg["bases"]:
-        drawn = base_activations(name, known.real[numbers], known.gaussian, known.mean_norm, gauge, seed, first)
+        drawn = base_activations(
+            name, known.real[numbers], known.gaussian, known.mean_norm, gauge, seed, first, setting.fitted
+        )
         bases = to_gauge(torch.from_numpy(drawn), gauge)
         families = [to_gauge(directions(family, targets, bases), gauge) for family in cfg["directions"]]
         bases, stacked = bases.to(device), torch.cat(families, 1).to(device)

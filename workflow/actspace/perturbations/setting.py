@@ -16,9 +16,12 @@ from actspace import models, tables, tokens
 from actspace.activations import store
 from actspace.activations.moments import Sums
 from actspace.errors import StudyError
-from actspace.perturbations.bases import Gaussian, fit_gaussian
+from actspace.perturbations import fitted
+from actspace.perturbations.bases import NOTHING_FITTED, Gaussian, fit_gaussian
 from actspace.perturbations.directions import Pool
 from actspace.perturbations.engine import Engine
+from actspace.perturbations.families import CLUSTERS, DICTIONARY, PROBE
+from actspace.perturbations.fitted import Fitted
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,8 @@ class Setting:
 
     engine: Engine
     activations: Activations
+    fitted: Fitted = NOTHING_FITTED
+    """Dictionaries and probes, for bases and directions that are made from them."""
 
 
 def load(inputs: Any, cfg: Mapping[str, Any], device: str) -> Setting:
@@ -75,7 +80,8 @@ def load(inputs: Any, cfg: Mapping[str, Any], device: str) -> Setting:
     ----------
     inputs : named inputs of the job
         `weights` (only of a converted model); `tokens` and `bases`, the held-out sequences and their activations at the
-        site; `pool`, the training activations at the site. Lists of files.
+        site; `pool`, the training activations at the site. Lists of files. For experiments that use them, `dictionary`,
+        `clusters` and `probe`: lists of one file each.
     cfg : mapping
         `model`, `site`, `read`, `position` ("last" or a number), `n_prompts`, `rows_per_launch`, `jensen_shannon`.
 
@@ -109,4 +115,6 @@ def load(inputs: Any, cfg: Mapping[str, Any], device: str) -> Setting:
         real=bases.x.double().numpy()[chosen],
         pool=Pool(pool.x.double().numpy(), pool.column("document_id")),
     )
-    return Setting(engine, activations)
+    fits = {key: inputs.get(key)[0] for key in (DICTIONARY, CLUSTERS, PROBE) if inputs.get(key)}
+    known = fitted.load(cfg["site"], activations.pool.activations, **fits, device=model.device)
+    return Setting(engine, activations, known)

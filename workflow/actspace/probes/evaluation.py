@@ -20,11 +20,10 @@ from threadpoolctl import threadpool_limits
 
 from actspace.errors import StudyError
 from actspace.probes import linear
-from actspace.probes.linear import Array, Frame, LinearProbe
+from actspace.probes.linear import POOLED, Array, Frame, LinearProbe
 from actspace.probes.statements import entity_split
 from actspace.seeds import rng_for, seed_for
 
-POOLED = "all"
 KEYS = ["hook", "layer", "probe", "train_set", "test_set", "metric"]
 SCORE_COLUMNS = [*KEYS[:-1], "seed", "metric", "value", "n_train", "n_test"]
 ANGLE_COLUMNS = ["hook", "layer", "train_set", "probe_a", "probe_b", "value", "low", "high"]

@@ -25,6 +25,8 @@ from actspace.errors import StudyError
 
 Array = NDArray[np.floating]
 MAX_ITERATIONS = 20_000
+POOLED = "all"
+"""In the keys of saved probes, the training set of those fitted on all sets together."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -52,29 +53,32 @@ def varied(table: pd.DataFrame) -> str:
     return "base" if table["direction"].nunique() == 1 and table["base"].nunique() > 1 else "direction"
 
 
-def look(table: pd.DataFrame, base: str, direction: str) -> dict[str, str]:
+def look(table: pd.DataFrame, base: str, direction: str) -> dict[str, Any]:
     """Return colour, line style and label of one family among those of the table."""
     bases, directions = table["base"].nunique(), table["direction"].nunique()
     if varied(table) == "base":
         name = f"{style.label(base)} base"
-        return {"color": style.colour(base), "linestyle": style.DASHES.get(base, "-"), "label": name}
+        return {"color": style.colour(base), "linestyle": style.dash(base), "label": name}
     # Where both vary, colour tells the base and the line the direction: the base is what such an experiment is about.
     if bases > 1 and directions > 1:
         name = f"{style.label(base)} base, {style.label(direction)}"
-        return {"color": style.colour(base), "linestyle": style.DASHES.get(direction, "-"), "label": name}
+        return {"color": style.colour(base), "linestyle": style.dash(direction), "label": name}
     return {
         "color": style.colour(direction),
-        "linestyle": style.DASHES.get(direction, "-"),
+        "linestyle": style.dash(direction),
         "label": style.label(direction),
     }
 
 
 def family_key(figure: Figure, table: pd.DataFrame, extra: list[Line2D] | None = None) -> None:
     """Place one legend for all families under the panels."""
-    handles = [Line2D([], [], linewidth=2, **look(table, base, to)) for base, to, _ in families(table)]  # type: ignore[arg-type]
+    handles = [Line2D([], [], linewidth=2, **look(table, base, to)) for base, to, _ in families(table)]
     handles += extra or []
     longest = max(len(str(handle.get_label())) for handle in handles)
-    figure.legend(handles=handles, loc="outside lower center", ncols=2 if longest > 34 else 3)
+    columns = 2 if longest > 34 else 3
+    # A key of many rows must not take its place from the panels.
+    figure.set_figheight(figure.get_figheight() + 0.19 * max(0, math.ceil(len(handles) / columns) - 3))
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns)
 
 
 def paths_of(table: pd.DataFrame) -> list[str]:

@@ -9,7 +9,7 @@ import base64
 import io
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from html import escape
 from typing import Any, Literal
 
@@ -19,6 +19,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from PIL import Image
+
+from actspace.errors import StudyError
+from actspace.perturbations.families import Family, parse_base, parse_direction
 
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 BLUE, VERMILLION, PURPLE, GREY = "#0072B2", "#D55E00", "#CC79A7", "#6E6E6E"
@@ -40,6 +43,11 @@ COLOURS = {
     **{"real": ORANGE, "covariance_random": BLUE, "isotropic_random": PURPLE},
     **{"toward_real": ORANGE, "toward_covariance_random": BLUE, "isotropic": PURPLE},
     **{"real_mixture": VERMILLION, "covariance_mixture": GREEN},
+    # bases and directions made from fits
+    **{"plus_latents": GREEN, "minus_latents": VERMILLION, "reconstruction": SKY},
+    **{"synthetic_single": GREY, "synthetic_composite": PURPLE, "synthetic_sparsity_matched": BLACK},
+    **{"decoder_active": SKY, "decoder_inactive": BLACK, "decoder_dead": GREY, "reconstruction_error": GREEN},
+    **{"cluster_difference": VERMILLION, "principal_component": PURPLE},
 }
 MARKERS = {"kmeans": "o", "pca": "s", "topk": "^", "l1": "D", "batch_topk": "v", "jumprelu": "P", "matryoshka": "X"}
 DASHES = {
@@ -47,6 +55,8 @@ DASHES = {
     **{"mass_mean": "--", "mass_mean_covariance": "-.", "shuffled_labels": ":", "shuffled_logistic_regression": ":"},
     **{"sigma_inv_theta": "--", "diag_inv_theta": "-.", "nuisance": ":"},
 }
+MINUS, SEVERAL, MINUS_SEVERAL = "--", "-.", (0, (5, 1, 1, 1, 1, 1))
+"""Line styles of a direction turned round, of several latents at once, and of both; a probe's is as of several."""
 LABELS = {
     **{"kmeans": "k-means", "pca": "PCA", "topk": "TopK SAE", "l1": "L1 SAE", "batch_topk": "BatchTopK SAE"},
     **{"jumprelu": "JumpReLU SAE", "matryoshka": "Matryoshka SAE"},
@@ -56,6 +66,18 @@ LABELS = {
     **{"real": "real", "covariance_random": "covariance-random", "isotropic_random": "isotropic-random"},
     **{"toward_real": "towards real", "toward_covariance_random": "towards covariance-random"},
     **{"real_mixture": "real mixture", "covariance_mixture": "covariance mixture", "isotropic": "isotropic"},
+    **{"plus_latents": "real plus one latent", "minus_latents": "real minus one latent"},
+    **{
+        "synthetic_single": "single-latent synthetic",
+        "synthetic_composite": "composite synthetic",
+        "synthetic_sparsity_matched": "sparsity-matched synthetic",
+    },
+    **{"decoder_active": "active latent", "decoder_inactive": "inactive latent", "decoder_dead": "dead latent"},
+}
+PLURALS = {
+    **{"plus_latents": "real plus {} latents", "minus_latents": "real minus {} latents"},
+    **{"decoder_active": "{} active latents", "decoder_inactive": "{} inactive latents"},
+    **{"decoder_dead": "{} dead latents"},
 }
 RC: dict[Any, Any] = {
     "svg.fonttype": "path",  # text as outlines: the same letters on every machine, with no font to fetch
@@ -78,13 +100,41 @@ WIDTH = 7.6  # inches; a page column
 
 
 def colour(name: str) -> str:
-    """Return the one colour of a family, probe, base or direction; grey for a name that is not known here."""
-    return COLOURS.get(name, GREY)
+    """Return the one colour of a family, probe, base or direction; grey for a name that is not known here.
+
+    Either sign and any number of latents share it, and a probe's direction has the colour of the probe.
+    """
+    family = _family(name)
+    return COLOURS.get(name) or COLOURS.get(family.probe or family.kind, GREY)
+
+
+def dash(name: str) -> Any:
+    """Return the line style of a probe, base or direction."""
+    family = _family(name)
+    several = family.count > 1 or bool(family.probe)
+    if family.sign < 0:
+        return MINUS_SEVERAL if several else MINUS
+    return SEVERAL if several else DASHES.get(name, "-")
 
 
 def label(name: str) -> str:
     """Return a name as readers see it; an unknown one with its underscores as spaces."""
-    return LABELS.get(name, name.replace("_", " "))
+    family = _family(name)
+    if family.probe:
+        found = f"{label(family.probe)} probe"
+    elif family.count > 1:
+        found = PLURALS[family.kind].format(family.count)
+    else:
+        found = LABELS.get(family.kind, family.kind.replace("_", " "))
+    return f"minus {found}" if family.sign < 0 else found
+
+
+def _family(name: str) -> Family:
+    """Take the name of a base or direction apart; any other name is its own kind."""
+    for parse in (parse_base, parse_direction):
+        with suppress(StudyError):
+            return parse(name)
+    return Family(name, name)
 
 
 def logarithmic(ax: Axes, which: Literal["x", "y"]) -> None:
