@@ -290,6 +290,9 @@ class Capture(Strict):
     weights: Literal["trained", "random"] = Field(
         "trained", description="`random` draws the weights anew: the control that findings come from training."
     )
+    revision: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] | None = Field(
+        None, description="Another revision of the hub model, a training checkpoint for example; null: the model's own."
+    )
     select: Select = Field(Select(), description="Rows to use.")
 
 
@@ -514,6 +517,8 @@ class Study(Strict):
         known = [*info.data["tokens"], *info.data["statements"]]
         for name, capture in captures.items():
             _known(f".{name}.tokens", capture.tokens, known, "entry of `tokens` or `statements`")
+            if capture.revision and capture.weights == "random":
+                raise ValueError(f".{name}.revision: weights drawn anew are of no revision; leave out one of the two")
         return captures
 
     @model_validator(mode="after")
@@ -539,6 +544,11 @@ class Study(Strict):
                 "capture of statements",
             )
             _stores_last(self, f".probes.{name}.capture", probe.capture)
+        for name, capture in self.captures.items():
+            if capture.revision and self.model.source.kind != "hub":
+                raise ValueError(
+                    f".captures.{name}.revision: the model is no repository on the hub; leave it out, or make a study of that checkpoint"
+                )
         for where, experiment in experiments(self).items():
             sites = {f"sites[{i}]": hook for i, hook in enumerate(experiment.sites)}
             _from_tokens(self, f".{where}", experiment.capture, sites)

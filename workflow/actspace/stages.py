@@ -46,6 +46,11 @@ def parts(study: Study, tokens: str) -> list[str]:
     return [f"{split}-{shard}" for split in (*SPLITS, "all") for shard in shards(study, tokens, split)]
 
 
+def revisions(study: Study) -> list[str]:
+    """List the revisions of the model that captures read, beside its own."""
+    return sorted({capture.revision for capture in study.captures.values() if capture.revision})
+
+
 def hooks_with_moments(study: Study) -> list[tuple[str, str]]:
     """List the pairs of capture and hook whose moments some stage needs."""
     wanted = {(member.capture, hook) for member in study.dictionaries.values() for hook in member.hooks}
@@ -141,6 +146,12 @@ def checks(study: Study) -> dict[str, Any]:
 def model(study: Study) -> dict[str, Any]:
     """Where the model comes from."""
     return _model(study)
+
+
+def checkpoint(study: Study, revision: str) -> dict[str, Any]:
+    """Where another revision of the model comes from."""
+    settings = _model(study)
+    return settings | {"source": settings["source"] | {"revision": revision}}
 
 
 def selfcheck(study: Study) -> dict[str, Any]:
@@ -285,7 +296,7 @@ def at_site(study: Study, member: Experiment, experiment: str, hook: str) -> dic
     return {
         "experiment": experiment,
         "site": hook,
-        "weights": capture.weights,
+        "weights": capture.revision or capture.weights,
         **member.model_dump(include={"read", "position"}),
         "n_prompts": member.prompts,
         "model": _model(study, capture),
@@ -316,6 +327,8 @@ def report(study: Study) -> dict[str, Any]:
 
 def _model(study: Study, capture: Capture | None = None) -> dict[str, Any]:
     settings = study.model.model_dump()
+    if capture is not None and capture.revision:
+        settings["source"] |= {"revision": capture.revision}
     if capture is not None and capture.weights == "random":
         settings["random_weights_seed"] = seed_for(study.seed, "random weights")
     return settings

@@ -7,7 +7,7 @@ for name, settings in STUDY.captures.items():
         name:
             f"activations_{name}"
         input:
-            **model_inputs(),
+            **model_inputs(description_of(name)),
             **needs(
                 selfcheck=f"{R}/selfcheck.parquet",
                 tokens=f"{R}/tokens/{settings.tokens}/{{split}}-{{shard}}.parquet",

@@ -42,6 +42,7 @@ wildcard_constraints:
     shard=r"\d{3}",
     data="real|gaussian",
     hook=r"[A-Za-z0-9._]+",
+    revision=one_of(stages.revisions(STUDY)),
     capture=one_of(STUDY.captures),
     dictionaries=one_of(STUDY.dictionaries),
     probes=one_of(STUDY.probes),
@@ -128,9 +129,15 @@ def moments_of(capture, hook):
     return f"results/{STUDY.study}/moments/{capture}/{hook}.safetensors"
 
 
-def model_inputs():
-    """The model's description and, for models that were converted, its weights."""
-    return needs(model=f"{R}/model.json") | converted_weights()
+def model_inputs(description=f"{R}/model.json"):
+    """A model's description (a path, or a function of the wildcards) and, for models that were converted, its weights."""
+    return needs(model=description) | converted_weights()
+
+
+def description_of(capture):
+    """The description of the model that a capture reads: the study's, or another revision of it."""
+    revision = STUDY.captures[capture].revision
+    return f"results/{STUDY.study}/checkpoints/{revision}.json" if revision else f"results/{STUDY.study}/model.json"
 
 
 def converted_weights():

@@ -84,7 +84,7 @@ rule dictionary_metrics:
 
 rule splice:
     input:
-        **model_inputs(),
+        **model_inputs(splice_model),
         **needs(fits=real_fits, tokens=splice_tokens, moments=fit_moments),
     output:
         **made(table=f"{R}/dictionaries/{{dictionaries}}/{{hook}}/splice.parquet"),

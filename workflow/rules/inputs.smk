@@ -66,6 +66,10 @@ def real_fits(wildcards):
     return [f"{path}.safetensors" for data, hook, path in members if data == "real" and hook == wildcards.hook]
 
 
+def splice_model(wildcards):
+    return description_of(STUDY.dictionaries[wildcards.dictionaries].capture)
+
+
 def splice_tokens(wildcards):
     return token_parts(
         STUDY.captures[STUDY.dictionaries[wildcards.dictionaries].capture].tokens,
@@ -139,6 +143,10 @@ def experiment_bases(wildcards):
     return shards_of(STUDY.perturbations[wildcards.experiment].capture, wildcards.hook, "test")
 
 
+def experiment_model(wildcards):
+    return description_of(STUDY.perturbations[wildcards.experiment].capture)
+
+
 def experiment_tokens(wildcards):
     return token_parts(STUDY.captures[STUDY.perturbations[wildcards.experiment].capture].tokens, "test")
 
@@ -196,6 +204,7 @@ def study_artifacts():
     nulls = {(null, d.capture, hook) for d in STUDY.dictionaries.values() for null in d.nulls for hook in d.hooks}
     return [
         f"{root}/model.json",
+        *(f"{root}/checkpoints/{revision}.json" for revision in stages.revisions(STUDY)),
         f"{root}/selfcheck.parquet",
         *(
             f"{root}/tokens/{name}/{part}.parquet"

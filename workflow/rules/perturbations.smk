@@ -3,7 +3,7 @@
 
 rule perturbation:
     input:
-        **model_inputs(),
+        **model_inputs(experiment_model),
         **needs(
             pool=experiment_pool,
             bases=experiment_bases,

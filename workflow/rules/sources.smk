@@ -52,6 +52,20 @@ rule model:
         "../scripts/model.py"
 
 
+rule checkpoint:
+    output:
+        **made(model=f"{R}/checkpoints/{{revision}}.json"),
+    log:
+        f"{R}/logs/checkpoints/{{revision}}.log",
+    conda:
+        "../../envs/actspace.yaml"
+    params:
+        cfg=stage_cfg("checkpoint"),
+        code=code("model"),
+    script:
+        "../scripts/model.py"
+
+
 rule selfcheck:
     input:
         **model_inputs(),

@@ -18,7 +18,7 @@ def main(job):
     # Read from the config, not from params: a study that asks for one hook more is checked, but makes nothing anew.
     study = read_study(job.config)
     hooks.check_study(description, stages.checks(study))
-    disk.check(study, description["d_model"], Path(job.output.model).parent)
+    disk.check(study, description["d_model"], Path("results", job.wildcards.study))
     description |= {"source": source, "revision": models.revision_of(source), "weights": models.weight_hashes(folder)}
     made_by = provenance.of(job.wildcards.study, job.rule, job.params, job.input)
     provenance.write(
