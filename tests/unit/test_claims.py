@@ -37,11 +37,25 @@ def fits(metric, to=None, by=None, data="real", **wanted):
     return change
 
 
-def auroc(experiment, to, *families):
+def auroc(experiment, to, *families, statistic="auroc"):
     def change(table):
         pair = table["a"].isin(families) & table["b"].isin(families)
-        chosen = (table["experiment"] == experiment) & (table["statistic"] == "auroc") & pair
+        chosen = (table["experiment"] == experiment) & (table["statistic"] == statistic) & pair
         assert chosen.sum() == 2
+        return changed(table, chosen, to=to)
+
+    return change
+
+
+def of_real(statistic, to):
+    """Set a statistic of the real base on the sphere, towards covariance-random, in the experiment plateaus."""
+    wanted = {"base": "real", "path": "sphere", "direction": "toward_covariance_random", "experiment": "plateaus"}
+
+    def change(table):
+        chosen = table["statistic"] == statistic
+        for column, value in wanted.items():
+            chosen &= table[column] == value
+        assert chosen.sum() == 1
         return changed(table, chosen, to=to)
 
     return change
@@ -49,7 +63,7 @@ def auroc(experiment, to, *families):
 
 REAL, COVARIANCE = "real|toward_real", "real|toward_covariance_random"
 MIXTURES = ("real|real_mixture", "real|covariance_mixture")
-RANDOM = "covariance_random|toward_covariance_random"
+RANDOM, RANDOM_MIXTURE = "covariance_random|toward_covariance_random", "covariance_random|covariance_mixture"
 
 # Claim, the change of its table, the verdict before and after.
 FALSIFIED = [
@@ -77,15 +91,25 @@ FALSIFIED = [
     ("definitions_disagree", lambda t: changed(t, t["metric"].str.startswith("fvu"), to=0.3), "holds", "fails"),
     ("structure_beyond_covariance", fits("fvu_pooled", to=0.1, data="gaussian", family="kmeans"), "holds", "fails"),
     ("plateaus", auroc("plateaus", 0.4, RANDOM, COVARIANCE), "holds", "fails"),
+    ("plateaus_are_flat", of_real("median_excess_sqrt_2kl", -0.1), "holds", "fails"),
+    ("plateaus_are_flat_inside", of_real("median_excess_l2", -0.1), "holds", "fails"),
+    # The table holds random minus real.
     (
-        "plateaus_are_flat",
-        lambda t: changed(t, (t["base"] == "real") & (t["path"] == "sphere"), to=1.2),
+        "plateaus_flatter_than_random",
+        auroc("plateaus", 0.2, RANDOM_MIXTURE, MIXTURES[1], statistic="median_difference_excess_sqrt_2kl"),
+        "holds",
+        "fails",
+    ),
+    ("plateau_angle", of_real("median_crossing", 30), "holds", "fails"),
+    (
+        "plateau_angle_real_minus_random",
+        auroc("plateaus", 0.4, RANDOM, COVARIANCE, statistic="median_difference_crossing"),
         "holds",
         "fails",
     ),
     (
         "plateaus_with_mixtures",
-        auroc("plateaus", 0.4, "covariance_random|covariance_mixture", MIXTURES[1]),
+        auroc("plateaus", 0.4, RANDOM_MIXTURE, MIXTURES[1]),
         "holds",
         "fails",
     ),
@@ -217,3 +241,9 @@ def test_a_control_in_which_nothing_crosses_decides_nothing():
     judged = claims.evaluate(tables).set_index("id").loc["plateaus_need_training"]
     assert judged["verdict"] == "undecided"
     assert "no curve crosses" in judged["note"]
+
+
+def test_a_plateau_angle_names_that_of_random_bases_beside_its_own(tables):
+    found = claims.evaluate(tables).set_index("id").loc["plateau_angle"]
+    assert (found["value"], found["low"], found["high"]) == (45, 42, 48)
+    assert "from a random base 15.0 (12.0 to 18.0)" in found["statistic"]

@@ -5,7 +5,7 @@ import torch
 
 from actspace.dictionaries.base import TopK
 from actspace.errors import StudyError
-from actspace.perturbations import experiment
+from actspace.perturbations import curves, experiment
 from actspace.perturbations.curves import Sweep
 from actspace.perturbations.directions import Pool, draw_targets
 from actspace.perturbations.engine import Engine, Readout
@@ -72,6 +72,15 @@ def analytic_sweep(kl_at_angle, n_directions=4, prompts=2):
     return Sweep(engine, None, None, bases, gaussian(prompts, n_directions, 8), path, path.grid(31)), engine
 
 
+@pytest.mark.parametrize("numbers", [1, 2 * 8 * 31 * 3])
+def test_curves_do_not_depend_on_how_many_are_walked_at_once(numbers, monkeypatch):
+    sweep, engine = analytic_sweep(lambda angle, vectors: angle * (2 + vectors[..., 1]), n_directions=7)
+    whole = sweep.along_grid().kl_base_pert_nats
+    monkeypatch.setattr(curves, "NUMBERS_AT_ONCE", {"cpu": numbers})
+    assert torch.equal(sweep.along_grid().kl_base_pert_nats, whole)
+    assert [rows // 31 for _, rows in engine.launches] == ([7, *[1] * 7] if numbers == 1 else [7, 3, 3, 1])
+
+
 @pytest.mark.parametrize("crossing", [3.0, 44.4, 60.0, 101.7, 179.9])
 def test_bisection_finds_a_known_crossing_to_a_tenth_of_a_degree(crossing):
     sweep, engine = analytic_sweep(lambda angle, _: 0.5 * (angle / crossing) ** 2)
@@ -113,7 +122,7 @@ def test_tables_have_a_row_for_every_point_and_every_curve():
     assert list(CURVES) == [
         *("experiment", "site", "weights", "base", "direction", "path", "read_hook", "prompt", "draw", "step"),
         *("position", "angle_deg", "distance", "relative_distance", "kl_base_pert_nats", "js_nats"),
-        *("top_token_changed", "l2_late", "cosine_late"),
+        *("top_token_changed", "l2_late", "cosine_late", "local_sqrt_2kl", "local_l2"),
     ]
     assert list(THRESHOLDS) == [
         *("experiment", "site", "weights", "base", "direction", "path", "prompt", "draw"),
@@ -176,8 +185,8 @@ def test_neither_batches_nor_further_prompts_change_the_numbers(monkeypatch):
 
 
 def test_the_same_seed_gives_the_same_tables_and_another_one_others():
-    curves, thresholds = run()
-    pd.testing.assert_frame_equal(curves, CURVES)
+    found, thresholds = run()
+    pd.testing.assert_frame_equal(found, CURVES)
     pd.testing.assert_frame_equal(thresholds, THRESHOLDS)
     assert not np.allclose(run(seed=2)[0]["kl_base_pert_nats"], CURVES["kl_base_pert_nats"])
 

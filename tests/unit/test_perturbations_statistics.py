@@ -3,17 +3,14 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from actspace.errors import StudyError
+from actspace.perturbations.shapes import SHAPES
 from actspace.perturbations.statistics import (
     auroc,
     compare,
-    flatness,
     interval,
-    local_linear,
     mean,
     median,
-    median_difference,
-    per_curve,
+    median_differences,
     quantile,
     resample,
     summarise,
@@ -39,7 +36,8 @@ def curves(kl, **arms):
     """Make curves over 31 steps from a function of the distance, the same for all prompts and draws of an arm."""
     table = thresholds(**arms).merge(pd.DataFrame({"step": range(31)}), how="cross")
     distance = 2 * np.sin(np.pi * table["step"] / 60)
-    return table.assign(relative_distance=distance, kl_base_pert_nats=kl(distance), l2_late=distance)
+    kl_base_pert_nats, local = kl(distance), {"local_sqrt_2kl": distance, "local_l2": distance}
+    return table.assign(relative_distance=distance, kl_base_pert_nats=kl_base_pert_nats, l2_late=distance, **local)
 
 
 def test_quantiles_are_order_statistics_with_infinity():
@@ -113,39 +111,12 @@ def test_an_interval_may_reach_infinity():
 
 
 def test_a_difference_of_two_censored_medians_is_unknown():
-    censored, early = np.full((4, 2), INF), np.full((4, 2), 10.0)
-    counts = resample(4, 50, seed=0)
-    unknown = interval(median_difference(censored, censored, counts))
+    arms = {("a", "x"): np.full((4, 2), 10.0), ("b", "x"): np.full((4, 2), INF), ("c", "x"): np.full((4, 2), INF)}
+    found = {(a, b): interval(d) for a, b, d in median_differences(arms, resample(4, 50, seed=0))}
+    unknown = found["b|x", "c|x"]
     assert np.isnan(unknown["value"])
     assert (unknown["low"], unknown["high"]) == (-INF, INF)
-    assert interval(median_difference(early, censored, counts)) == {"value": -INF, "low": -INF, "high": -INF}
-
-
-def test_flatness_is_one_for_a_linear_effect_and_less_on_a_plateau():
-    distance = np.linspace(0, 2, 31)
-    linear, quadratic, saturating = 3 * distance, distance**2, np.minimum(distance, 0.2)
-    found = flatness(np.broadcast_to(distance, (3, 31)), np.stack([linear, quadratic, saturating]))
-    np.testing.assert_allclose(found, [1, 1 / 3, 3])
-    assert np.isnan(flatness(distance, np.zeros(31)))
-
-
-def test_flatness_of_kl_is_taken_of_its_root():
-    table = per_curve(curves(lambda distance: 0.5 * (4 * distance) ** 2, real__isotropic=[[1.0, 2.0]]))
-    np.testing.assert_allclose(table["flatness_sqrt_2kl"], 1)
-    np.testing.assert_allclose(table["flatness_l2"], 1)
-    np.testing.assert_allclose(table["kl_at_end"], 32)
-
-
-def test_curves_without_all_their_steps_are_refused():
-    table = curves(lambda distance: distance, real__isotropic=[[1.0]])
-    with pytest.raises(StudyError, match="some curves lack steps"):
-        per_curve(table.drop(index=4))
-
-
-def test_the_local_linear_null_of_a_linear_model_is_its_curve():
-    table = curves(lambda distance: 0.5 * (4 * distance) ** 2, real__isotropic=[[1.0, 2.0], [3.0, 4.0]])
-    table = table.sample(frac=1, random_state=0)
-    np.testing.assert_allclose(local_linear(table), np.sqrt(2 * table["kl_base_pert_nats"]), atol=1e-12)
+    assert found["a|x", "b|x"] == {"value": -INF, "low": -INF, "high": -INF}
 
 
 def test_summaries_by_hand():
@@ -161,8 +132,14 @@ def test_summaries_by_hand():
         "median_kl_at_end": 2,
         "median_flatness_sqrt_2kl": 1,
         "median_flatness_l2": 1,
+        "median_excess_sqrt_2kl": 0,
+        "median_excess_l2": 0,
+        # Proportional to the distance 2 sin(theta / 2), against theta in steps of 6 degrees: the first is the steepest.
+        "median_max_slope_l2": 30 * np.sin(np.pi / 60),
+        "median_area_l2": np.sin(np.pi * np.arange(30.5) / 60)[:-1].sum() / 30 + 1 / 60,
     }
-    assert values.to_dict() == pytest.approx(expected)
+    assert values[list(expected)].to_dict() == pytest.approx(expected)
+    assert len(values) == 4 + 2 + 2 * len(SHAPES)
     assert (table["low"] <= table["value"]).all()
     assert (table["value"] <= table["high"]).all()
     assert set(table["n_prompts"]) == {2}

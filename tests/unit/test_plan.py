@@ -16,6 +16,7 @@ from actspace import disk, hooks, plan, provenance, speed, stages, tables
 from actspace.activations import capture, store
 from actspace.config import EveryNth, Study, stored_positions
 from actspace.errors import StudyError
+from actspace.perturbations.local import PROBED
 from actspace.reading import read_study
 
 PRE, POST = "blocks.1.hook_resid_pre", "blocks.1.hook_resid_post"
@@ -212,7 +213,7 @@ def test_tokens_of_statements_are_known_once_they_are_tokenized(study, tmp_path)
 
 def test_an_experiment_counts_the_positions_of_its_curves_and_of_their_crossings(study, tmp_path):
     work = work_of("perturbations.plateaus", study, tmp_path)
-    vectors = 5 * 3 * 2 * 1 * 2 * (31 + plan.HALVINGS)
+    vectors = 5 * 3 * 2 * 1 * 2 * (31 + len(PROBED) + plan.HALVINGS)
     assert work.tokens == vectors
     assert work.flops == vectors * (2 * 200 + 4 * 16 * 8 + 2 * 1000)
 

@@ -40,7 +40,7 @@ def holds_line(figure: Figure, x: np.ndarray, y: np.ndarray) -> bool:
 
 def test_a_full_study_fills_every_figure(drawings):
     experiments = ("plateaus", "sensitive_directions", "late_layer", "plateaus_random_weights")
-    assert set(drawings) == set(figure_specs(experiments))
+    assert set(drawings) == {i for i in figure_specs(experiments) if not i.startswith("layers_")}
 
 
 def test_no_figure_is_offered_without_its_tables():
@@ -169,8 +169,71 @@ def test_curves_draw_one_thin_line_per_prompt_and_the_median_of_all(tables):
     assert [len(cloud.get_segments()) for cloud in clouds] == [3, 3]
     table = tables["perturbation_curves"]
     rows = table[(table["experiment"] == "plateaus") & (table["base"] == "real") & (table["path"] == "sphere")]
-    median = rows.groupby("step").agg(angle=("angle_deg", "median"), kl=("kl_base_pert_nats", "median"))
+    median = rows.groupby("step").agg(angle=("position", "first"), kl=("kl_base_pert_nats", "median"))
     assert holds_line(figure, median["angle"].to_numpy(), median["kl"].to_numpy())
+
+
+@pytest.fixture(scope="module")
+def deep(tables):
+    """Give the experiment plateaus five sites, each crossing 10 degrees earlier than the one before."""
+    named = ("curves", "thresholds", "statistics", "comparisons")
+    parts = {name: tables[f"perturbation_{name}"].query("experiment == 'plateaus'") for name in named}
+    return {
+        f"perturbation_{name}": pd.concat(
+            [table.assign(site=f"blocks.{2 * i + 1}.hook_resid_pre", **earlier(table, i)) for i in (3, 0, 4, 1, 2)],
+            ignore_index=True,
+        )
+        for name, table in parts.items()
+    }
+
+
+def earlier(table: pd.DataFrame, site: int) -> dict[str, pd.Series]:
+    if "statistic" not in table or "base" not in table:
+        return {}
+    crosses = (table["statistic"] == "median_crossing") & (table["path"] == "sphere")
+    return {name: table[name].mask(crosses, table[name] - 10 * site) for name in ("value", "low", "high")}
+
+
+def test_layers_draw_median_crossings_and_aurocs_over_depth(deep):
+    spec = available_figures(deep)["layers_plateaus"]
+    figure = spec.draw(deep)
+    assert holds_line(figure, np.array([1, 3, 5, 7, 9]), np.array([45, 35, 25, 15, 5]))
+    auroc = deep["perturbation_comparisons"].query("statistic == 'auroc'")["value"].iloc[0]
+    assert holds_line(figure, np.array([1, 3, 5, 7, 9]), np.full(5, auroc))
+    assert "5 sites from blocks.1.hook_resid_pre to blocks.9.hook_resid_pre" in spec.caption(deep)
+    assert "3 prompts" in spec.caption(deep)
+
+
+def test_figures_of_several_sites_show_the_first_and_the_last_and_say_so(deep):
+    for kind, rows in (("curves", 4), ("thresholds", 1), ("histograms", 2)):
+        spec = available_figures(deep)[f"{kind}_plateaus"]
+        axes = spec.draw(deep).axes
+        assert len(axes) == 4 * rows
+        titles = [(ax.get_title() or ax.get_title(loc="left")) for ax in axes[:2]]
+        assert [title.removesuffix("\nreal base").strip() for title in titles] == [
+            "on the sphere\nblocks.1.hook_resid_pre",
+            "on the sphere\nblocks.9.hook_resid_pre",
+        ]
+        assert "Shown at the first and the last of 5 sites." in spec.caption(deep)
+
+
+def test_an_experiment_at_one_site_has_no_layer_profile(drawings):
+    assert not any(name.startswith("layers_") for name in drawings)
+
+
+def test_histograms_draw_the_share_that_never_crosses_beyond_the_end(tables):
+    figure = experiment_figures("plateaus_random_weights")["histograms_plateaus_random_weights"].draw(tables)
+    bars = list(figure.axes[0].patches)
+    hatched = [bar for bar in bars if bar.get_hatch()]
+    assert [bar.get_height() for bar in hatched] == [1.0]
+    assert hatched[0].get_x() > 180
+
+
+def test_thresholds_draw_and_state_each_median_with_its_interval(tables):
+    spec = experiment_figures("plateaus")["thresholds_plateaus"]
+    drawn = [tuple(line.get_xdata()) for line in spec.draw(tables).axes[0].get_lines()]
+    assert {(42.0, 48.0), (45.0,), (12.0, 18.0), (15.0,)} <= set(drawn)
+    assert "Medians on the sphere: real base 45° (42° to 48°); covariance-random base 15°" in spec.caption(tables)
 
 
 def test_comparisons_draw_each_interval_once(tables):
@@ -198,7 +261,7 @@ def test_captions_count_what_was_measured(tables):
     assert "4 linear probes at 11 layers" in captions["probe_layers"]
     assert "10 splits" in captions["probe_layers"]
     assert "3 prompts" in captions["curves_plateaus"]
-    assert "6 curves per family" in captions["curves_plateaus"]
+    assert "6 directions per family" in captions["curves_plateaus"]
     assert "blocks.2.hook_resid_pre (random weights)" in captions["curves_plateaus_random_weights"]
     assert "24 prompts" in captions["comparisons"]
 
@@ -257,4 +320,4 @@ def test_names_of_bases_and_directions_are_written_for_readers(name, text):
 
 def test_every_figure_has_a_caption_for_snakemakes_report():
     captions = {path.stem for path in (Path(__file__).parents[2] / "workflow" / "report").glob("*.rst")}
-    assert {*FIGURES, "curves", "thresholds", "workflow"} <= captions
+    assert {*FIGURES, "curves", "thresholds", "histograms", "layers", "workflow"} <= captions

@@ -154,9 +154,10 @@ def perturbation_curves(n_prompts: int = 6, n_draws: int = 2) -> pd.DataFrame:
                         rise = rise_of(experiment, base, direction) * rng.lognormal(0, 0.18) / 180
                         kl = 4.5 * share**2 / (share**2 + rise**2) * (1 / (1 + np.exp(-(share - rise) * 20)))
                         kl = kl * (0.1 if weights == "random" else 1)
-                        travel = SPHERE if path == "sphere" else np.full(STEPS, np.nan)
+                        position = SPHERE if path == "sphere" else STRAIGHT
                         relative = 2 * np.sin(np.radians(SPHERE) / 2) if path == "sphere" else STRAIGHT
-                        table = {"step": np.arange(STEPS), "angle_deg": travel, "relative_distance": relative}
+                        table = {"step": np.arange(STEPS), "position": position, "relative_distance": relative}
+                        table |= {"local_sqrt_2kl": relative, "local_l2": 20 * relative}
                         table |= {"distance": 50 * relative, "kl_base_pert_nats": kl, "l2_late": 60 * np.sqrt(kl)}
                         keys = {"experiment": experiment, "site": site, "weights": weights, "base": base}
                         keys |= {"direction": direction, "path": path, "prompt": prompt, "draw": draw}
@@ -167,8 +168,7 @@ def perturbation_curves(n_prompts: int = 6, n_draws: int = 2) -> pd.DataFrame:
 
 def perturbation_thresholds(curves: pd.DataFrame) -> pd.DataFrame:
     keys = ["experiment", "site", "weights", "base", "direction", "path", "prompt", "draw"]
-    travel = curves["angle_deg"].fillna(curves["relative_distance"])
-    crossed = curves.assign(travel=travel)[curves["kl_base_pert_nats"] > 0.5].groupby(keys)["travel"].min()
+    crossed = curves[curves["kl_base_pert_nats"] > 0.5].groupby(keys)["position"].min()
     all_curves = curves.drop_duplicates(keys)[keys].set_index(keys)
     table = all_curves.join(crossed.rename("crossing")).fillna({"crossing": np.inf}).reset_index()
     end = np.where(table["path"] == "sphere", 180.0, 1.0)
@@ -194,20 +194,28 @@ def perturbation_comparisons() -> pd.DataFrame:
         for path in ("sphere", "straight"):
             rows.append((experiment, site, weights, path, "auroc", a, b, value, value - 0.02, value + 0.02))
             rows.append((experiment, site, weights, path, "median_difference_crossing", a, b, -9.0, -12.0, -6.0))
+            flatter = "median_difference_excess_sqrt_2kl"
+            rows.append((experiment, site, weights, path, flatter, a, b, -0.3, -0.4, -0.2))
     keys = ["experiment", "site", "weights", "path", "statistic", "a", "b", "value", "low", "high"]
     return pd.DataFrame(rows, columns=keys).assign(n_prompts=24, threshold_nats=0.5)
 
 
 def perturbation_statistics() -> pd.DataFrame:
+    """Make statistics in which real bases have an excess and cross at 45 degrees, and random ones neither."""
     rows = [
-        (experiment, site, weights, base, direction, path, "median_flatness_sqrt_2kl", flat, flat - 0.1, flat + 0.1)
+        (experiment, site, weights, base, direction, path, statistic, value, value - width, value + width)
         for experiment, (site, weights, pairs) in EXPERIMENTS.items()
         for base, direction in pairs
-        for path, flat in (("sphere", 0.4 if base == "real" else 2.0), ("straight", 0.5))
+        for path, end in (("sphere", 180), ("straight", 1))
+        for statistic, value, width in (
+            ("median_crossing", (45 if base == "real" else 15) * end / 180, 3 * end / 180),
+            ("median_excess_sqrt_2kl", 0.4 if base == "real" else -0.3, 0.1),
+            ("median_excess_l2", 0.3 if base == "real" else -0.2, 0.1),
+        )
     ]
-    return pd.DataFrame(rows, columns=[*LABELS, "statistic", "value", "low", "high"]).assign(
-        n_prompts=24, n_directions=96
-    )
+    table = pd.DataFrame(rows, columns=[*LABELS, "statistic", "value", "low", "high"])
+    of_threshold = table["statistic"].eq("median_crossing")
+    return table.assign(threshold_nats=of_threshold.map({True: 0.5, False: np.nan}), n_prompts=24, n_directions=96)
 
 
 def study_tables(n_prompts: int = 6, n_draws: int = 2) -> dict[str, pd.DataFrame]:

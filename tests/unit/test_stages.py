@@ -288,7 +288,10 @@ def test_what_a_study_leaves_out_has_no_tables_and_figures():
 def test_every_part_of_a_study_has_its_figures():
     figures = stages.figures(changed())
     assert {"toy_truth", "probe_layers", "unexplained_variance", "loss_recovered", "training_curves"} <= set(figures)
-    assert {"curves_plateaus", "thresholds_plateaus", "comparisons"} <= set(figures)
+    assert {"curves_plateaus", "thresholds_plateaus", "histograms_plateaus", "comparisons"} <= set(figures)
+    assert "layers_plateaus" not in figures
+    several = EXPERIMENT | {"capture": "whole", "sites": [PRE, POST], "bases": ["real", "covariance_random"]}
+    assert "layers_plateaus" in stages.figures(changed(("perturbations/plateaus", several)))
     assert "random_weights_control" not in figures  # there is no experiment to compare with
     both = changed(("perturbations/plateaus_random_weights", EXPERIMENT | {"capture": "drawn"}))
     assert "random_weights_control" in stages.figures(both)

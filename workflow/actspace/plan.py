@@ -20,6 +20,8 @@ from actspace.hooks import layer_of
 
 HALVINGS = 7
 """Vectors that seeking the crossing of one curve takes beside those on its grid."""
+LOCAL_STEPS = 3
+"""Vectors that measure how a curve would go on if it were linear."""
 COLUMNS = ("jobs", "sequences", "tokens", "rows", "disk", "TFLOP", "tokens/s", "time")
 
 
@@ -84,7 +86,7 @@ def vectors(experiment: Perturbation) -> int:
     curves = experiment.prompts * experiment.draws
     for axis in (experiment.bases, experiment.directions, experiment.paths):
         curves *= len(axis)
-    return curves * (experiment.steps + HALVINGS * len(experiment.thresholds_nats))
+    return curves * (experiment.steps + LOCAL_STEPS + HALVINGS * len(experiment.thresholds_nats))
 
 
 # --- what is still to run --------------------------------------------------------------------------------------------------------------------

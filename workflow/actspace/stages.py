@@ -11,7 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from actspace.config import Capture, Dictionaries, Experiment, Gguf, Package, PackageText, Study, experiments
+from actspace.config import (
+    Capture,
+    Dictionaries,
+    Experiment,
+    Gguf,
+    Package,
+    PackageText,
+    Perturbation,
+    Study,
+    experiments,
+)
 from actspace.perturbations import families
 from actspace.seeds import seed_for
 
@@ -111,11 +121,17 @@ def figures(study: Study) -> dict[str, tuple[str, str]]:
     found |= {"loss_recovered": dictionaries} if any(d.splice_sequences for d in study.dictionaries.values()) else {}
     found |= {"training_curves": dictionaries} if any(d.topk or d.l1 for d in study.dictionaries.values()) else {}
     listed = {figure: (section, figure) for figure, section in found.items()}
-    for name in study.perturbations:
-        listed |= {f"{kind}_{name}": (perturbations, kind) for kind in ("curves", "thresholds")}
+    for name, member in study.perturbations.items():
+        kinds = ("curves", "thresholds", "histograms", *(("layers",) if _over_layers(member) else ()))
+        listed |= {f"{kind}_{name}": (perturbations, kind) for kind in kinds}
     for control, pair in CONTROLS.items():
         listed |= {control: (perturbations, control)} if _comparable(study, *pair) else {}
     return listed | ({"comparisons": (perturbations, "comparisons")} if study.perturbations else {})
+
+
+def _over_layers(member: Perturbation) -> bool:
+    """Say whether an experiment has several sites, and two families or more to compare at each."""
+    return len(member.sites) > 1 and len(member.bases) * len(member.directions) > 1
 
 
 def _comparable(study: Study, first: str, second: str) -> bool:

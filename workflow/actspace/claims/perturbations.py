@@ -1,14 +1,19 @@
-"""Claims about plateaus and sensitive directions; each rests on one comparison of threshold crossings.
+"""Claims about plateaus and sensitive directions: where curves cross the threshold, and what exceeds the local-linear null.
 
-AUROC is the probability that the first family crosses the threshold before the second, ties counting half."""
+AUROC is the probability that the first family crosses the threshold before the second, ties counting half. The excess
+is the share of the area under a curve that the metric at its base does not predict: 0 for a linear model."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 
+import pandas as pd
+
 from actspace.claims.entry import Claim, NotTestedError, Tables, estimate_of, rows_of
 from actspace.claims.intervals import Above, Estimate, Within, complement, difference, distance, everywhere
+from actspace.perturbations.paths import PATHS
 from actspace.perturbations.statistics import at_one_threshold
 
 POST = "Heimersheim & Mendel, LessWrong 2024: activation plateaus and sensitive directions in GPT-2"
@@ -20,45 +25,73 @@ LATE, UNTRAINED = "late_layer", "plateaus_random_weights"
 TOWARD_REAL, TOWARD_COVARIANCE = "real|toward_real", "real|toward_covariance_random"
 REAL_MIXTURE, COVARIANCE_MIXTURE, ISOTROPIC = "real|real_mixture", "real|covariance_mixture", "real|isotropic"
 RANDOM_BASE = "covariance_random|toward_covariance_random"
+REAL_AND_RANDOM = TOWARD_COVARIANCE, RANDOM_BASE
 CHANCE = 0.5
+PUBLISHED_ANGLE = 40.0
+"""Degrees up to which the post says that the output of GPT-2 barely changes."""
 
 
 def auroc(tables: Tables, experiment: str, first: str, second: str) -> Estimate:
-    """Find the AUROC of one family against another, on the sphere where it was run and else on the straight path.
+    """Find the AUROC of one family against another, as `compared` does."""
+    return compared(tables, experiment, "auroc", first, second, complement)
+
+
+def compared(
+    tables: Tables,
+    experiment: str,
+    statistic: str,
+    first: str,
+    second: str,
+    turn: Callable[[Estimate], Estimate],
+    path: str | None = None,
+) -> Estimate:
+    """Find a comparison of two families, on one path, or on the sphere where it was run and else on the first there is.
 
     Parameters
     ----------
     first, second : str
-        Families as "base|direction"; a table that compares them the other way round is turned.
+        Families as "base|direction".
+    turn : callable
+        Makes the estimate of one order of the families from that of the other, which the table may hold.
     """
-    rows = at_one_threshold(rows_of(tables, "perturbation_comparisons", experiment=experiment, statistic="auroc"))
+    wanted = {"statistic": statistic} | ({"path": path} if path else {})
+    rows = at_one_threshold(rows_of(tables, "perturbation_comparisons", experiment=experiment, **wanted))
     straight = (rows["a"] == first) & (rows["b"] == second)
     turned = (rows["a"] == second) & (rows["b"] == first)
     rows = rows[straight | turned]
     if rows.empty:
         raise NotTestedError(f"experiment {experiment} does not compare {first} with {second}")
-    path = "sphere" if (rows["path"] == "sphere").any() else "straight"
     places = {}
-    for _, row in rows[rows["path"] == path].iterrows():
-        found = _with_detail(estimate_of(row), f"{path}, {int(row['n_prompts'])} prompts")
-        places[str(row["site"])] = found if row["a"] == first else complement(found)
+    for site, found, row in _at_sites(rows):
+        places[site] = found if row["a"] == first else replace(turn(found), detail=found.detail)
     return everywhere(places)
 
 
-def _with_detail(estimate: Estimate, detail: str) -> Estimate:
-    return Estimate(estimate.value, estimate.low, estimate.high, detail)
+def minus(a: Estimate) -> Estimate:
+    """Return an estimate with its sign changed: a difference of two families that are exchanged."""
+    return Estimate(-a.value, -a.high, -a.low, a.detail)
 
 
-def plateau_by_itself(tables: Tables) -> Estimate:
-    """One minus the median flatness of sqrt(2 KL) from a real base, on the sphere where it was run."""
-    wanted = {"base": "real", "direction": "toward_covariance_random", "statistic": "median_flatness_sqrt_2kl"}
-    rows = rows_of(tables, "perturbation_statistics", experiment=PLATEAUS, **wanted)
-    path = "sphere" if (rows["path"] == "sphere").any() else "straight"
-    rows = rows[rows["path"] == path]
-    detail = f"{path}, {int(rows['n_prompts'].max())} prompts"
-    return everywhere(
-        {str(row["site"]): _with_detail(complement(estimate_of(row)), detail) for _, row in rows.iterrows()}
-    )
+def of_family(tables: Tables, experiment: str, statistic: str, family: str, path: str | None = None) -> Estimate:
+    """Find a statistic of one family, on one path, or on the sphere where it was run."""
+    base, direction = family.split("|")
+    wanted = {"base": base, "direction": direction, "statistic": statistic} | ({"path": path} if path else {})
+    rows = at_one_threshold(rows_of(tables, "perturbation_statistics", experiment=experiment, **wanted))
+    return everywhere({site: found for site, found, _ in _at_sites(rows)})
+
+
+def _at_sites(rows: pd.DataFrame) -> Iterator[tuple[str, Estimate, pd.Series]]:
+    """Yield site, estimate and row at each site, on the first path that was run: the sphere, or the next one there is."""
+    path = next((name for name in PATHS if (rows["path"] == name).any()), str(rows["path"].iloc[0]))
+    for _, row in rows[rows["path"] == path].iterrows():
+        yield str(row["site"]), replace(estimate_of(row), detail=f"{path}, {int(row['n_prompts'])} prompts"), row
+
+
+def plateau_angle(tables: Tables) -> Estimate:
+    """Median angle at which curves from real bases cross the threshold, in degrees; those of random bases in the detail."""
+    real, random = (of_family(tables, PLATEAUS, "median_crossing", family, "sphere") for family in REAL_AND_RANDOM)
+    beside = f"from a random base {random.value:.1f} ({random.low:.1f} to {random.high:.1f})"
+    return replace(real, detail=f"{real.detail}; {beside}")
 
 
 def late_against_early(tables: Tables) -> Estimate:
@@ -105,15 +138,82 @@ CLAIMS = (
         id="plateaus_are_flat",
         title="Around a real activation the output is flatter than a linear model's",
         source=f"{POST}; this statistic is ours",
-        sentence="From a real activation the output changes less at first than in proportion to the perturbation.",
+        sentence="From a real activation the output changes less at first than it goes on to: a model as linear all along "
+        "the path as it is at its start would change less.",
         table="perturbation_statistics",
-        statistic="1 minus the median flatness: mean slope of √(2 KL) over the first third of the path, over that of "
-        "the whole path",
-        compute=plateau_by_itself,
+        statistic="median excess of √(2 KL) over its local-linear null: share of the area under the curve that the "
+        "Fisher metric at the base does not predict",
+        compute=partial(of_family, experiment=PLATEAUS, statistic="median_excess_sqrt_2kl", family=TOWARD_COVARIANCE),
         criterion=Above(0.0),
         figure="curves_plateaus",
-        note="KL is quadratic at zero even for a linear model, so a flat start of KL alone shows nothing; √(2 KL) of a "
-        "linear model gives 0.",
+        note="KL is quadratic at zero even for a linear model, so a flat start of KL alone shows nothing; the excess of a "
+        "linear model is 0.",
+    ),
+    Claim(
+        id="plateaus_are_flat_inside",
+        title="The plateau is there before the logits",
+        source=f"{POST}, reply to a comment; this statistic is ours",
+        sentence="The same of the L2 distance at a late layer, so that plateaus do not come from how activations are "
+        "turned into outputs.",
+        table="perturbation_statistics",
+        statistic="median excess of the late L2 distance over its local-linear null",
+        compute=partial(of_family, experiment=PLATEAUS, statistic="median_excess_l2", family=TOWARD_COVARIANCE),
+        criterion=Above(0.0),
+        figure="curves_plateaus",
+    ),
+    _claim(
+        id="plateaus_flatter_than_random",
+        title="Real activations exceed the local-linear null by more than random ones",
+        source=f"{POST}; directions after {IMPROVED}; this statistic is ours",
+        sentence="Along the same directions, the output is flatter at first around a real activation than around a "
+        "random one with the same mean and covariance.",
+        statistic="median excess of √(2 KL) from real bases minus that from random bases, covariance mixtures",
+        compute=partial(
+            compared,
+            experiment=PLATEAUS,
+            statistic="median_difference_excess_sqrt_2kl",
+            first=COVARIANCE_MIXTURE,
+            second="covariance_random|covariance_mixture",
+            turn=minus,
+        ),
+        criterion=Above(0.0),
+        figure="curves_plateaus",
+        note="The directions do not contain the base.",
+    ),
+    Claim(
+        id="plateau_angle",
+        title="The plateau of a real activation is 40 degrees wide",
+        source=POST,
+        sentence="Turned towards a random activation, the output barely changes up to about 40 degrees.",
+        table="perturbation_statistics",
+        statistic="median angle at which KL crosses the threshold from a real base, towards covariance-random, in "
+        "degrees",
+        compute=plateau_angle,
+        criterion=Above(PUBLISHED_ANGLE),
+        figure="thresholds_plateaus",
+        note="Read off the curves of GPT-2 small by the author; 0.5 nats, his threshold, stands for the end of the "
+        "plateau.",
+    ),
+    _claim(
+        id="plateau_angle_real_minus_random",
+        title="The plateau of a real activation is wider",
+        source=POST,
+        sentence="The output starts to change at a larger angle from a real activation than from a random one with the "
+        "same mean and covariance.",
+        statistic="median angle of the crossing from real bases minus that from random bases, towards "
+        "covariance-random, in degrees",
+        compute=partial(
+            compared,
+            experiment=PLATEAUS,
+            statistic="median_difference_crossing",
+            first=TOWARD_COVARIANCE,
+            second=RANDOM_BASE,
+            turn=minus,
+            path="sphere",
+        ),
+        criterion=Above(0.0),
+        figure="thresholds_plateaus",
+        note="In sphere mode a direction towards a target and the target itself are one direction.",
     ),
     _claim(
         id="plateaus_with_mixtures",

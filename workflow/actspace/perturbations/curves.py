@@ -14,6 +14,10 @@ from torch import Tensor
 from actspace.perturbations.engine import Engine, Prompts, Readout, Reference
 from actspace.perturbations.paths import Path
 
+NUMBERS_AT_ONCE = {"cpu": 2**22, "cuda": 2**26}
+"""Numbers in the perturbed vectors that exist at once, at most, whatever the number of directions and steps: 32 MB of
+float64 on a CPU, 512 MB on a GPU. One direction of every prompt is always taken whole."""
+
 
 @dataclass(frozen=True)
 class Sweep:
@@ -33,10 +37,16 @@ class Sweep:
 
     def along_grid(self) -> Readout:
         """Measure every position of the grid for every direction: Tensors (prompt, row, step) on the model's device."""
-        vectors = self.path.points(self.bases[:, None], self.directions, self.grid)
+        budget = NUMBERS_AT_ONCE.get(self.bases.device.type, NUMBERS_AT_ONCE["cpu"])
+        rows = max(1, budget // (self.bases.numel() * len(self.grid)))
+        parts = [self._walk(directions) for directions in self.directions.split(rows, 1)]
+        return Readout(*(torch.cat([getattr(part, field.name) for part in parts], 1) for field in fields(Readout)))
+
+    def _walk(self, directions: Tensor) -> Readout:
+        """Measure every position of the grid for some of the directions."""
+        vectors = self.path.points(self.bases[:, None], directions, self.grid)
         out = self.engine.measure(self.prompts, self.reference, vectors.flatten(1, 2))
-        shape = vectors.shape[:-1]
-        return Readout(*(getattr(out, field.name).reshape(shape) for field in fields(Readout)))
+        return Readout(*(getattr(out, field.name).reshape(vectors.shape[:-1]) for field in fields(Readout)))
 
     def first_crossings(self, kl: Tensor, threshold_nats: float) -> Tensor:
         """Find where each curve first rises above the threshold: its bracket on the grid, then bisection inside it.

@@ -21,6 +21,7 @@ from actspace.perturbations.bases import base_activations
 from actspace.perturbations.curves import Sweep
 from actspace.perturbations.directions import cosine_minus_deviation, directions, draw_targets
 from actspace.perturbations.engine import Readout
+from actspace.perturbations.local import local_linear
 from actspace.perturbations.paths import Path, path_of
 from actspace.perturbations.setting import Setting
 
@@ -60,7 +61,8 @@ def run_experiment(
     curves : DataFrame
         One row per position: experiment, site, weights, base, direction, path, read_hook, prompt, draw, step, position
         (the path's own: degrees, base norms, units of the activations, or fraction of the way), angle_deg, distance,
-        relative_distance, kl_base_pert_nats, js_nats (NaN unless measured), top_token_changed, l2_late, cosine_late.
+        relative_distance, kl_base_pert_nats, js_nats (NaN unless measured), top_token_changed, l2_late, cosine_late,
+        local_sqrt_2kl, local_l2 (what the local metric at the base predicts there).
     thresholds : DataFrame
         One row per curve and threshold: experiment, site, weights, base, direction, path, prompt, draw, threshold_nats, crossing,
         end, cosine_minus_deviation. Crossing and end are positions on the path; a crossing is +inf where the curve
@@ -124,6 +126,7 @@ def _rows(families: Sequence[str], numbers: NDArray, draws: int) -> pd.DataFrame
 def _curve_table(rows: pd.DataFrame, sweep: Sweep, readout: Readout) -> pd.DataFrame:
     """Lay a sweep out, one row for each position of each curve."""
     angle, relative = sweep.path.coordinates(sweep.bases[:, None], sweep.directions, sweep.grid)
+    local_sqrt_2kl, local_l2 = local_linear(sweep)
     steps = len(sweep.grid)
     values = {
         "position": sweep.grid.expand(angle.shape),
@@ -131,6 +134,8 @@ def _curve_table(rows: pd.DataFrame, sweep: Sweep, readout: Readout) -> pd.DataF
         "distance": relative * sweep.bases.norm(dim=-1)[:, None, None],
         "relative_distance": relative,
         **{field.name: getattr(readout, field.name) for field in fields(readout)},
+        "local_sqrt_2kl": local_sqrt_2kl,
+        "local_l2": local_l2,
     }
     table = rows.loc[rows.index.repeat(steps), [*LABELS, "prompt", "draw"]].reset_index(drop=True)
     table.insert(len(LABELS), "read_hook", sweep.engine.read_hook)

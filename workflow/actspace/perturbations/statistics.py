@@ -14,18 +14,19 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from actspace.errors import StudyError
+from actspace.perturbations.shapes import ARM, CURVE, EFFECTS, SETTING, SHAPES, per_curve
 from actspace.seeds import rng_for
 
-SETTING = ["experiment", "site", "weights", "path"]
-ARM = ["base", "direction"]
+SHAPE_COLUMNS = [f"{shape}_{effect}" for shape in SHAPES for effect in EFFECTS]
 REPLICATES_AT_ONCE = 100
 Array = NDArray[np.float64]
 """Values (prompt, draw) of one arm, and of every prompt as many draws."""
 Statistic = Callable[[Array, Array], Array]
 """(values (prompt, draw), counts (sample, prompt)) -> (sample,)"""
-Comparison = Callable[[Array, Array, Array], Array]
-"""(a (prompt, draw), b (prompt, draw), counts (sample, prompt)) -> (sample,)"""
+Arms = dict[tuple[str, str], Array]
+"""Values (prompt, draw) of every arm of a setting, by (base, direction); the arms share their prompts."""
+Comparison = Callable[[Arms, Array], Iterator[tuple[str, str, Array]]]
+"""(arms, counts (sample, prompt)) -> both names, and the statistic (sample,), of every two arms"""
 
 
 PUBLISHED_THRESHOLD_NATS = 0.5
@@ -80,10 +81,18 @@ def auroc(a: Array, b: Array, counts: Array) -> Array:
     return mean(earlier.mean(2), counts)
 
 
-def median_difference(a: Array, b: Array, counts: Array) -> Array:
-    """Return median(a) - median(b) in each bootstrap sample; NaN where both are censored."""
-    with np.errstate(invalid="ignore"):
-        return median(a, counts) - median(b, counts)
+def aurocs(arms: Arms, counts: Array) -> Iterator[tuple[str, str, Array]]:
+    """Yield the AUROC of every two arms."""
+    for a, b in combinations(arms, 2):
+        yield "|".join(a), "|".join(b), auroc(arms[a], arms[b], counts)
+
+
+def median_differences(arms: Arms, counts: Array) -> Iterator[tuple[str, str, Array]]:
+    """Yield median(a) - median(b) of every two arms in each bootstrap sample; NaN where both are censored."""
+    medians = {arm: median(values, counts) for arm, values in arms.items()}
+    for a, b in combinations(arms, 2):
+        with np.errstate(invalid="ignore"):
+            yield "|".join(a), "|".join(b), medians[a] - medians[b]
 
 
 CROSSING_STATISTICS: dict[str, Statistic] = {
@@ -108,58 +117,6 @@ def interval(samples: Array) -> dict[str, float]:
     }
 
 
-def flatness(distance: Array, size: Array) -> Array:
-    """Say how slowly an effect starts: its mean slope over the first third of the path, over that of the whole path.
-
-    The slope is taken against the distance from the base. An effect that is linear in the perturbation gives exactly 1
-    on either path; a plateau gives less than 1, an effect that rises at once and saturates gives more. KL itself would
-    give less than 1 even for a linear model, since it is quadratic at zero: give sqrt(2 KL) or an L2 distance.
-
-    Parameters
-    ----------
-    distance, size : arrays of shape (..., step)
-        Distance from the base and size of the effect, at evenly spaced positions from the base to the end of the path.
-
-    Returns
-    -------
-    array of shape (...); NaN where nothing has changed at the end
-    """
-    third = round((size.shape[-1] - 1) / 3)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        ratio = (size[..., third] / distance[..., third]) / (size[..., -1] / distance[..., -1])
-    return np.where(size[..., -1] > 0, ratio, np.nan)
-
-
-def per_curve(curves: pd.DataFrame) -> pd.DataFrame:
-    """Reduce each curve to one row: kl_at_end (nats), flatness_sqrt_2kl, flatness_l2; threshold_nats is NaN."""
-    keys = [*SETTING, *ARM, "prompt", "draw"]
-    n_steps = int(curves["step"].max()) + 1
-    ordered = curves.sort_values([*keys, "step"], kind="stable")
-    if len(ordered) % n_steps or (ordered["step"].to_numpy().reshape(-1, n_steps) != np.arange(n_steps)).any():
-        raise StudyError("perturbation curves: some curves lack steps; give whole curves of one length")
-    columns = ("relative_distance", "kl_base_pert_nats", "l2_late")
-    distance, kl, l2 = (ordered[name].to_numpy(np.float64).reshape(-1, n_steps) for name in columns)
-    table = ordered[keys].iloc[::n_steps].reset_index(drop=True)
-    shapes = {"flatness_sqrt_2kl": flatness(distance, np.sqrt(2 * kl)), "flatness_l2": flatness(distance, l2)}
-    return table.assign(threshold_nats=np.nan, kl_at_end=kl[:, -1], **shapes)
-
-
-def local_linear(curves: pd.DataFrame) -> pd.Series:
-    """Extend each curve's sqrt(2 KL) from its first step in proportion to the distance from the base.
-
-    This is the matched null of a plateau: the same model, direction and start, but an output that goes on as it begins.
-    KL is quadratic at zero even then, so a flat start of KL alone shows nothing.
-
-    Returns
-    -------
-    Series in the order of `curves`, in sqrt(nats); 0 at the base
-    """
-    keys = [*SETTING, *ARM, "prompt", "draw"]
-    first = curves[curves["step"] == 1].set_index(keys)
-    slope = np.sqrt(2 * first["kl_base_pert_nats"]) / first["relative_distance"]
-    return curves["relative_distance"] * slope.reindex(pd.MultiIndex.from_frame(curves[keys])).to_numpy()
-
-
 def summarise(curves: pd.DataFrame, thresholds: pd.DataFrame, seed: int, n_boot: int = 1000) -> pd.DataFrame:
     """Summarise each arm (base and direction) of an experiment, with 95% bootstrap intervals over prompts.
 
@@ -174,15 +131,16 @@ def summarise(curves: pd.DataFrame, thresholds: pd.DataFrame, seed: int, n_boot:
         experiment, site, weights, path, threshold_nats, base, direction, statistic, value, low, high, n_prompts,
         n_directions. Statistics of each threshold: median_crossing, lower_quartile_crossing, upper_quartile_crossing
         and fraction_crossed. With `threshold_nats` NaN, as they have none: mean_cosine_minus_deviation,
-        median_kl_at_end, median_flatness_sqrt_2kl and median_flatness_l2.
+        median_kl_at_end, and median_s_sqrt_2kl and median_s_l2 of each shape s: max_slope, plateau_score, area,
+        flatness and excess.
     """
-    cosines = thresholds.drop_duplicates([*SETTING, *ARM, "prompt", "draw"]).assign(threshold_nats=np.nan)
+    cosines = thresholds.drop_duplicates(CURVE).assign(threshold_nats=np.nan)
     shapes = per_curve(curves)
     tables = [
         _of_arms(thresholds, "crossing", CROSSING_STATISTICS, seed, n_boot),
         _of_arms(cosines, "cosine_minus_deviation", {"mean_cosine_minus_deviation": mean}, seed, n_boot),
     ]
-    for name in ("kl_at_end", "flatness_sqrt_2kl", "flatness_l2"):
+    for name in ("kl_at_end", *SHAPE_COLUMNS):
         tables += [_of_arms(shapes, name, {f"median_{name}": median}, seed, n_boot)]
     return pd.concat(tables, ignore_index=True)
 
@@ -196,18 +154,19 @@ def compare(curves: pd.DataFrame, thresholds: pd.DataFrame, seed: int, n_boot: i
         experiment, site, weights, path, threshold_nats, statistic, a, b, value, low, high, n_prompts; `a` and `b` name
         arms as "base|direction". Statistics of each threshold: auroc (the share of pairs of draws in which a crosses
         before b, ties half) and median_difference_crossing (a minus b). With `threshold_nats` NaN, as they have none:
-        median_difference_flatness_sqrt_2kl and median_difference_flatness_l2 (a minus b).
+        median_difference_s_sqrt_2kl and median_difference_s_l2 (a minus b) of each shape s, as in `summarise`.
     """
-    crossing: dict[str, Comparison] = {"auroc": auroc, "median_difference_crossing": median_difference}
-    tables = [_of_pairs(thresholds, "crossing", crossing, seed, n_boot)]
+    tables = [
+        _of_pairs(thresholds, "crossing", "auroc", aurocs, seed, n_boot),
+        _of_pairs(thresholds, "crossing", "median_difference_crossing", median_differences, seed, n_boot),
+    ]
     shapes = per_curve(curves)
-    for name in ("flatness_sqrt_2kl", "flatness_l2"):
-        difference: dict[str, Comparison] = {f"median_difference_{name}": median_difference}
-        tables += [_of_pairs(shapes, name, difference, seed, n_boot)]
+    for name in SHAPE_COLUMNS:
+        tables += [_of_pairs(shapes, name, f"median_difference_{name}", median_differences, seed, n_boot)]
     return pd.concat(tables, ignore_index=True)
 
 
-def _arms(table: pd.DataFrame, column: str) -> Iterator[tuple[dict[str, Any], dict[tuple[str, str], Array]]]:
+def _arms(table: pd.DataFrame, column: str) -> Iterator[tuple[dict[str, Any], Arms]]:
     """Yield for each setting and threshold the values (prompt, draw) of every arm, by (base, direction)."""
     keys = [*SETTING, "threshold_nats"]
     ordered = table.sort_values(["prompt", "draw"], kind="stable")
@@ -235,15 +194,13 @@ def _of_arms(
 
 
 def _of_pairs(
-    table: pd.DataFrame, column: str, comparisons: dict[str, Comparison], seed: int, n_boot: int
+    table: pd.DataFrame, column: str, statistic: str, comparison: Comparison, seed: int, n_boot: int
 ) -> pd.DataFrame:
-    """Apply comparisons to a column of every two arms of a setting."""
+    """Apply a comparison to a column of every two arms of a setting."""
     rows = []
     for setting, arms in _arms(table, column):
-        for a, b in combinations(arms, 2):
-            counts = resample(len(arms[a]), n_boot, seed)
-            for name, comparison in comparisons.items():
-                labels = setting | {"statistic": name, "a": "|".join(a), "b": "|".join(b)}
-                found = interval(comparison(arms[a], arms[b], counts))
-                rows.append(labels | found | {"n_prompts": len(arms[a])})
+        n_prompts = len(next(iter(arms.values())))
+        for a, b, samples in comparison(arms, resample(n_prompts, n_boot, seed)):
+            labels = setting | {"statistic": statistic, "a": a, "b": b}
+            rows.append(labels | interval(samples) | {"n_prompts": n_prompts})
     return pd.DataFrame(rows)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import partial
 
+from actspace.report import figures_crossings as crossings
 from actspace.report import figures_dictionaries as dictionaries
 from actspace.report import figures_perturbations as perturbations
 from actspace.report import figures_probes as probes
@@ -93,41 +94,51 @@ _SPECS = [
     ),
     FigureSpec(
         id="comparisons",
-        draw=perturbations.comparisons,
+        draw=crossings.comparisons,
         tables=("perturbation_comparisons",),
         section=perturbations.SECTION,
         title="All comparisons of families",
-        caption=perturbations.comparisons_caption,
-        has_rows=perturbations.has_auroc,
+        caption=crossings.comparisons_caption,
+        has_rows=crossings.has_auroc,
     ),
     *_controls(),
 ]
 FIGURES: dict[str, FigureSpec] = {spec.id: spec for spec in _SPECS}
 
 
+CURVES, THRESHOLDS, STATISTICS, COMPARISONS = (
+    f"perturbation_{name}" for name in ("curves", "thresholds", "statistics", "comparisons")
+)
+_OF_EXPERIMENTS = (
+    ("curves", perturbations.curves, perturbations.curves_caption, (CURVES,), "Curves"),
+    ("thresholds", crossings.thresholds, crossings.thresholds_caption, (THRESHOLDS, STATISTICS), "Threshold crossings"),
+    ("histograms", crossings.histograms, crossings.histograms_caption, (THRESHOLDS,), "Histograms of crossings"),
+    (
+        "layers",
+        crossings.layer_profile,
+        crossings.layer_profile_caption,
+        (COMPARISONS, STATISTICS, THRESHOLDS),
+        "Crossings over layers",
+    ),
+)
+
+
 def experiment_figures(experiment: str) -> dict[str, FigureSpec]:
-    """Return the two figures of one perturbation experiment: `curves_<experiment>` and `thresholds_<experiment>`."""
+    """Return the figures of one sweep, `curves_<experiment>`, `thresholds_`, `histograms_` and `layers_` (of several sites)."""
     name = experiment.replace("_", " ")
     specs = [
         FigureSpec(
             id=f"{kind}_{experiment}",
             draw=partial(draw, experiment=experiment),
-            tables=(table,),
+            tables=tables,
             section=perturbations.SECTION,
             title=f"{title}: {name}",
             caption=partial(caption, experiment=experiment),
-            has_rows=partial(perturbations.has_experiment, table=table, experiment=experiment),
+            has_rows=partial(crossings.has_several_sites, experiment=experiment)
+            if kind == "layers"
+            else partial(perturbations.has_experiment, table=tables[0], experiment=experiment),
         )
-        for kind, draw, caption, table, title in (
-            ("curves", perturbations.curves, perturbations.curves_caption, "perturbation_curves", "Curves"),
-            (
-                "thresholds",
-                perturbations.thresholds,
-                perturbations.thresholds_caption,
-                "perturbation_thresholds",
-                "Threshold crossings",
-            ),
-        )
+        for kind, draw, caption, tables, title in _OF_EXPERIMENTS
     ]
     return {spec.id: spec for spec in specs}
 
