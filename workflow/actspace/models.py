@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from actspace import sources
@@ -60,10 +61,25 @@ class LanguageModel:
         return (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps)).to(residual.dtype)
 
     def logits(self, residual: Tensor) -> Tensor:
-        """Read the logits (..., vocabulary) off the last residual (..., d_model), in the dtype of the weights."""
-        logits = self.hf.get_output_embeddings()(self.final_norm(residual))
+        """Read the logits (..., vocabulary) off the last residual (..., d_model).
+
+        Float32 at least: rounded to bfloat16, logits of size 20 would be wrong by 0.06, and divergences between close distributions
+        mostly rounding. The factors stay in the dtype of the weights; their products are summed, and returned, in float32.
+        """
+        logits = _unembedded(self.hf.get_output_embeddings(), self.final_norm(residual))
         cap = getattr(self.hf.config.get_text_config(), "final_logit_softcapping", None)
         return cap * torch.tanh(logits / cap) if cap else logits
+
+
+def _unembedded(head: nn.Module, normed: Tensor) -> Tensor:
+    if normed.dtype in (torch.float32, torch.float64) or not isinstance(head, nn.Linear):
+        return head(normed)
+    bias = None if head.bias is None else head.bias.float()
+    if normed.device.type == "cuda":
+        rows = torch.mm(normed.reshape(-1, normed.shape[-1]), head.weight.T, out_dtype=torch.float32)
+        logits = rows.reshape(*normed.shape[:-1], -1)
+        return logits if bias is None else logits + bias
+    return functional.linear(normed.float(), head.weight.float(), bias)
 
 
 def wrap(hf: PreTrainedModel, tokenizer: Any = None) -> LanguageModel:

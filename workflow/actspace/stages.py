@@ -126,7 +126,8 @@ def figures(study: Study) -> dict[str, tuple[str, str]]:
         listed |= {f"{kind}_{name}": (perturbations, kind) for kind in kinds}
     for control, pair in CONTROLS.items():
         listed |= {control: (perturbations, control)} if _comparable(study, *pair) else {}
-    return listed | ({"comparisons": (perturbations, "comparisons")} if study.perturbations else {})
+    compared = any(len(m.bases) * len(m.directions) > 1 for m in study.perturbations.values())
+    return listed | ({"comparisons": (perturbations, "comparisons")} if compared else {})
 
 
 def _over_layers(member: Perturbation) -> bool:

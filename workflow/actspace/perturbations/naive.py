@@ -4,7 +4,6 @@ Source: activation patching as in Heimersheim (2024). The engine is tested again
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -39,14 +38,13 @@ def naive(model: LanguageModel, token_ids: Tensor, vectors: Tensor, site: str, r
     def replace(hidden: Tensor) -> Tensor:
         return torch.cat([hidden[:, :-1], vectors[:, None]], 1)
 
-    only_last = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(model.hf.forward).parameters else {}
     with ExitStack() as stack:
         stack.enter_context(hooked(model, site, replace))
-        seen = stack.enter_context(hooked(model, read_hook))
+        seen, last = (stack.enter_context(hooked(model, hook)) for hook in (read_hook, FINAL_HOOK))
         batch = token_ids.to(model.device).expand(len(vectors), -1)
-        logits = model.hf(input_ids=batch, use_cache=False, **only_last).logits[:, -1]
+        model.hf.base_model(input_ids=batch, use_cache=False)
     late = seen[0][:, -1]
-    return logits, model.normalized(late) if read_hook == FINAL_HOOK else late
+    return model.logits(last[0][:, -1]), model.normalized(late) if read_hook == FINAL_HOOK else late
 
 
 @contextmanager
