@@ -10,6 +10,7 @@ import pytest
 from tiny import TinyStudy
 
 import checkpoints
+from actspace import tables
 from actspace.activations import store
 from hub_server import HubServer
 
@@ -29,9 +30,17 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[TinyStud
     settings = study.config()
     settings["model"]["source"] = {"kind": "hub", "repo": REPO, "revision": "main"}
     prompts = settings["captures"]["prompts"]
-    settings["captures"] = {"prompts": prompts, "early": {**prompts, "revision": "step1000"}}
+    settings["captures"] = {
+        "prompts": prompts,
+        "early": {**prompts, "revision": "step1000"},
+        "drawn": {**prompts, "weights": "random"},
+    }
     sweep = settings["perturbations"]["sensitive_directions"] | {"directions": ["covariance_mixture"]}
-    settings["perturbations"] = {"now": sweep, "then": sweep | {"capture": "early"}}
+    settings["perturbations"] = {
+        "now": sweep,
+        "then": sweep | {"capture": "early"},
+        "never": sweep | {"capture": "drawn"},
+    }
     for section in ("dictionaries", "probes", "statements", "toy"):
         del settings[section]
     study.write(settings)
@@ -51,7 +60,15 @@ def test_a_checkpoint_is_captured_and_perturbed_beside_the_finished_model(traine
     assert described[0]["weights"] != described[1]["weights"]
     assert [d["source"]["revision"] for d in described] == ["main", "step1000"]
     receipt = json.loads(Path(f"{shards['early'][0]}.json").read_text())
-    assert any(name.endswith("checkpoints/step1000.json.json") for name in receipt["inputs"])
+    assert any(name.endswith("checkpoints/step1000.json") for name in receipt["inputs"])
+
+
+def test_the_states_of_the_model_stand_beside_each_other_in_one_figure(trained):
+    study, _ = trained
+    picture = (study.results / "figures" / "training.svg").read_text()
+    assert "in 3 states of the model" in picture
+    statistics = tables.read(study.results / "tables" / "perturbation_statistics.parquet")
+    assert set(statistics["weights"]) == {"trained", "step1000", "random"}
 
 
 def test_adding_a_checkpoint_runs_what_it_needs_alone(trained):

@@ -6,6 +6,8 @@ Seeds in a cfg are derived from the study's seed and the member's own key."""
 from __future__ import annotations
 
 import hashlib
+import itertools
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +128,7 @@ def figures(study: Study) -> dict[str, tuple[str, str]]:
         listed |= {f"{kind}_{name}": (perturbations, kind) for kind in kinds}
     for control, pair in CONTROLS.items():
         listed |= {control: (perturbations, control)} if _comparable(study, *pair) else {}
+    listed |= {"training": (perturbations, "training")} if _over_weights(study) else {}
     compared = any(len(m.bases) * len(m.directions) > 1 for m in study.perturbations.values())
     return listed | ({"comparisons": (perturbations, "comparisons")} if compared else {})
 
@@ -133,6 +136,29 @@ def figures(study: Study) -> dict[str, tuple[str, str]]:
 def _over_layers(member: Perturbation) -> bool:
     """Say whether an experiment has several sites, and two families or more to compare at each."""
     return len(member.sites) > 1 and len(member.bases) * len(member.directions) > 1
+
+
+def _over_weights(study: Study) -> bool:
+    """Say whether three states of the model or more have a base, a direction, a path and a site in common."""
+    states = Counter(
+        family
+        for label, members in _by_weights(study).items()
+        for family in {family for m in members for family in itertools.product(m.sites, m.paths, m.bases, m.directions)}
+    )
+    return max(states.values(), default=0) >= 3
+
+
+def _by_weights(study: Study) -> dict[str, list[Perturbation]]:
+    """List the experiments of each state of the model."""
+    found: dict[str, list[Perturbation]] = {}
+    for member in study.perturbations.values():
+        found.setdefault(weights_of(study.captures[member.capture]), []).append(member)
+    return found
+
+
+def weights_of(capture: Capture) -> str:
+    """Name the state of the model that a capture reads: trained, random, or another revision."""
+    return capture.revision or capture.weights
 
 
 def _comparable(study: Study, first: str, second: str) -> bool:
@@ -313,7 +339,7 @@ def at_site(study: Study, member: Experiment, experiment: str, hook: str) -> dic
     return {
         "experiment": experiment,
         "site": hook,
-        "weights": capture.revision or capture.weights,
+        "weights": weights_of(capture),
         **member.model_dump(include={"read", "position"}),
         "n_prompts": member.prompts,
         "model": _model(study, capture),

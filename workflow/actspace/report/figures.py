@@ -93,6 +93,15 @@ _SPECS = [
         caption=dictionaries.training_curves_caption,
     ),
     FigureSpec(
+        id="training",
+        draw=crossings.training,
+        tables=("perturbation_statistics", "perturbation_thresholds"),
+        section=perturbations.SECTION,
+        title="Median crossings over states of the model",
+        caption=crossings.training_caption,
+        has_rows=crossings.has_training,
+    ),
+    FigureSpec(
         id="comparisons",
         draw=crossings.comparisons,
         tables=("perturbation_comparisons",),

@@ -40,6 +40,8 @@ from actspace.report.summaries import (
     records,
 )
 
+MOST_PAIRS = 10
+"""Pairs of families of one experiment that the figure of all comparisons still shows in full."""
 BEYOND = 1.22
 """Where axes end, over the end of the path: what never crosses is drawn in between, on grey."""
 PATH_MARKERS = {
@@ -238,6 +240,48 @@ def layer_profile_caption(tables: Tables, experiment: str) -> str:
     )
 
 
+def training(tables: Tables) -> Figure:
+    """Draw the median crossing of each family that was walked in several states of the model, over these states."""
+    table = _over_weights(tables)
+    states, places = list(dict.fromkeys(table["weights"])), shown(table)
+    figure, axes = panels(len(places), height=2.8, columns=min(2, len(places)), sharey="row")
+    ends = at_one_threshold(tables["perturbation_thresholds"]).groupby("path", observed=True)["end"].max()
+    for ax, place in zip(axes, places, strict=True):
+        for base, direction, rows in families(at(table, *place)):
+            rows = rows.assign(layer=[states.index(state) for state in rows["weights"]])
+            _draw_over_layers(ax, rows, look(table, base, direction), float(ends[place[0]]))
+        ax.set_xticks(range(len(states)), states, rotation=30, ha="right")
+        ax.set(ylim=(0, BEYOND * float(ends[place[0]])), ylabel=PATH_LABELS[place[0]])
+        ax.axhspan(float(ends[place[0]]), BEYOND * float(ends[place[0]]), color="#F1F1F1", zorder=0, linewidth=0)
+        ax.set_title(column_title(table, *place), fontsize=title_size(table))
+    family_key(figure, table)
+    return figure
+
+
+def _over_weights(tables: Tables) -> pd.DataFrame:
+    """Return the median crossings of the families that three states of the model or more have in common at a site."""
+    table = at_one_threshold(tables["perturbation_statistics"])
+    table = table[table["statistic"] == "median_crossing"]
+    keys = ["site", "path", "base", "direction"]
+    table = table.drop_duplicates([*keys, "weights"])
+    return table[table.groupby(keys, observed=True)["weights"].transform("nunique") >= 3]
+
+
+def training_caption(tables: Tables) -> str:
+    """Say which states of the model are compared, and on how many prompts."""
+    table = _over_weights(tables)
+    return (
+        f"Median position at which the KL divergence crosses {counted_thresholds(table)} nats, in "
+        f"{plural(table['weights'].nunique(), 'state')} of the model's weights; on grey where more than half of the curves never do. "
+        f"Bands are 95% intervals over {counted(table['n_prompts'].unique())} prompts.{what_is_shown(table)}"
+    )
+
+
+def has_training(tables: Tables) -> bool:
+    """Tell whether three states of the model have a family at a site in common."""
+    return not _over_weights(tables).empty
+
+
 def has_several_sites(tables: Tables, experiment: str) -> bool:
     """Tell whether two families were compared at several sites of an experiment."""
     table = of_experiment(tables["perturbation_comparisons"], experiment)
@@ -274,8 +318,15 @@ def comparisons(tables: Tables) -> Figure:
 
 
 def _aurocs(tables: Tables) -> pd.DataFrame:
+    """Return the AUROCs that are drawn: of an experiment with many families, those against its first alone."""
     table = at_one_threshold(tables["perturbation_comparisons"])
-    return end_sites(table[table["statistic"] == "auroc"])
+    table = end_sites(table[table["statistic"] == "auroc"])
+    return pd.concat([_few_pairs(rows) for _, rows in groups(table, "experiment")])
+
+
+def _few_pairs(rows: pd.DataFrame) -> pd.DataFrame:
+    pairs = len(rows[["a", "b"]].drop_duplicates())
+    return rows if pairs <= MOST_PAIRS else rows[rows["a"] == rows["a"].iloc[0]]
 
 
 def _write(ax: Axes, height: float, text: str) -> None:
@@ -293,6 +344,17 @@ def comparisons_caption(tables: Tables) -> str:
     key = "; ".join(f"{PATH_MARKERS[path][2]}: {PATH_TITLES[path]}" for path in paths_of(rows))
     several = tables["perturbation_comparisons"].groupby("experiment")["site"].nunique().max() > 1
     ends = " Of an experiment at several sites, the first and the last." if several else ""
+    every = at_one_threshold(tables["perturbation_comparisons"])
+    many = (
+        every[every["statistic"] == "auroc"]
+        .groupby(["experiment", "site"])[["a", "b"]]
+        .apply(lambda pairs: len(pairs.drop_duplicates()))
+    )
+    ends += (
+        " Of an experiment with many families, those against its first one; the table has all."
+        if (many > MOST_PAIRS).any()
+        else ""
+    )
     return (
         f"{plural(len(rows), 'comparison')} of two families (a direction from a kind of base) by the point where the "
         "KL divergence crosses its threshold, ties counting half; 0.5 (dotted) means no difference. "
