@@ -115,6 +115,43 @@ def test_no_crossing_at_all():
     assert len(engine.launches) == 1
 
 
+def late_or_never(angle, vectors):
+    """Cross at an angle that the second coordinate sets, up to twice, some directions never."""
+    side = vectors[..., 1] / vectors[..., 1:].norm(dim=-1)
+    start = 60 + 90 * side
+    again = (angle > start) & (angle < start + 7) | (angle > start + 60)
+    return torch.where(again & (side < 0.3), 1.0, 0.0)
+
+
+def test_crossings_alone_are_those_of_whole_curves():
+    sweep, _ = analytic_sweep(late_or_never, n_directions=40, prompts=3)
+    expected = sweep.first_crossings(sweep.along_grid().kl_base_pert_nats, 0.5)
+    assert expected.isfinite().sum(1).unique().numel() > 1  # prompts differ in how many rows cross
+    assert torch.equal(sweep.crossings_alone(0.5), expected)
+
+
+def test_crossings_alone_walk_no_further_than_the_crossing():
+    sweep, engine = analytic_sweep(lambda angle, _: (angle > 20).double())
+    sweep.crossings_alone(0.5)
+    assert engine.launches == [(2, 4 * 4), *[(2, 4)] * 6]
+    never, engine = analytic_sweep(lambda angle, _: 0 * angle)
+    assert never.crossings_alone(0.5).isinf().all()
+    assert engine.launches == [(2, 4 * 4)] * 7 + [(2, 4 * 2)]
+
+
+def test_crossings_alone_on_a_real_model():
+    engine, given = Engine(MODEL, SITE, LAST), activations()
+    bases = torch.from_numpy(given.real)
+    prompts = engine.prepare(given.token_ids)
+    path = PATHS["sphere"]
+    sweep = Sweep(
+        engine, prompts, engine.reference(prompts, bases), bases, gaussian(4, 9, D_MODEL), path, path.grid(31)
+    )
+    expected = sweep.first_crossings(sweep.along_grid().kl_base_pert_nats, 0.5)
+    assert expected.isfinite().any()
+    torch.testing.assert_close(sweep.crossings_alone(0.5), expected, rtol=0, atol=0.1)
+
+
 def test_tables_have_a_row_for_every_point_and_every_curve():
     n_curves = 2 * 3 * 2 * 3 * 2
     assert len(THRESHOLDS) == n_curves
