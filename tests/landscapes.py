@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from types import SimpleNamespace
 
 import numpy as np
 import torch
 
-from actspace.perturbations.experiment import Activations
+from actspace.perturbations.directions import Pool
+from actspace.perturbations.engine import Readout
+from actspace.perturbations.setting import Activations, Setting
 from perturbation_models import gaussian
 
 D_MODEL, THRESHOLD = 12, 0.5
@@ -33,18 +36,19 @@ class Landscape:
         angle = torch.rad2deg(torch.acos(unit[..., 0].clamp(-1, 1)))
         side = unit[..., 1:] / unit[..., 1:].norm(dim=-1, keepdim=True).clamp_min(1e-12)
         kl = THRESHOLD * (angle / self.crossing(side)) ** 2
-        return SimpleNamespace(kl_base_pert_nats=kl, l2_late=angle, cosine_late=angle)
+        return Readout(*[kl] * len(fields(Readout)))
 
 
-def axis(place: int) -> torch.Tensor:
-    """Return a unit vector of the space in which directions lie."""
-    return torch.eye(D_MODEL - 1, dtype=torch.float64)[place]
+def peaks(side: torch.Tensor) -> torch.Tensor:
+    """Cross at 30 degrees along each axis, later the further from it; a little askew, so that nowhere both sides tie."""
+    skew = gaussian(D_MODEL - 1, seed=9)
+    return 90 - 60 * side.abs().amax(-1) + 3 * side @ skew / skew.norm()
 
 
-def activations(prompts: int, targets=None) -> Activations:
-    """Make bases on the first axis, and a pool whose rows are random or all one target."""
+def landscape(crossing, prompts: int) -> Setting:
+    """Start at the first axis of a landscape; the pool's rows lie on the others, on both sides."""
     base = np.eye(D_MODEL)[:1].repeat(prompts, 0)
-    pool = gaussian(20, D_MODEL).numpy() if targets is None else np.tile(targets, (20, 1))
+    rows = 2 * np.r_[np.eye(D_MODEL)[1:], -np.eye(D_MODEL)[1:]]
     token_ids = torch.zeros(prompts, 3, dtype=torch.long)
-    documents = np.arange(20) + prompts
-    return Activations(token_ids, np.arange(prompts), base, pool, documents, np.zeros(D_MODEL), np.eye(D_MODEL))
+    pool = Pool(rows, np.arange(len(rows)) + prompts)
+    return Setting(Landscape(crossing), Activations(token_ids, np.arange(prompts), base, pool))

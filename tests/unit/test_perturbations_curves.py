@@ -7,15 +7,15 @@ from actspace.dictionaries.base import TopK
 from actspace.errors import StudyError
 from actspace.perturbations import curves, experiment
 from actspace.perturbations.curves import Sweep
-from actspace.perturbations.directions import Pool, draw_targets
+from actspace.perturbations.directions import draw_targets
 from actspace.perturbations.engine import Engine, Readout
 from actspace.perturbations.experiment import run_experiment
 from actspace.perturbations.families import BASES, DIRECTIONS
 from actspace.perturbations.fitted import Fitted
 from actspace.perturbations.latents import survey
 from actspace.perturbations.paths import PATHS
-from actspace.perturbations.setting import Activations, Setting
-from perturbation_models import D_MODEL, N_LAYERS, VOCABULARY, gaussian, tiny_model, token_ids
+from actspace.perturbations.setting import Setting
+from perturbation_models import D_MODEL, N_LAYERS, VOCABULARY, activations, gaussian, tiny_model
 
 SITE, LAST = "blocks.1.hook_resid_pre", f"blocks.{N_LAYERS - 1}.hook_resid_post"
 CFG = {
@@ -31,17 +31,6 @@ CFG = {
     "length": None,
 }
 MODEL = tiny_model("gpt2")
-
-
-def activations(prompts: int = 4) -> Activations:
-    rng = np.random.default_rng(0)
-    pool = rng.standard_normal((30, D_MODEL)) + 0.5
-    return Activations(
-        token_ids=token_ids(prompts, 5),
-        documents=np.arange(prompts),
-        real=rng.standard_normal((prompts, D_MODEL)) + 0.5,
-        pool=Pool(pool, np.arange(30) // 3 + 2),
-    )
 
 
 def run(cfg=CFG, seed=1, site=SITE, **engine):

@@ -2,12 +2,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from test_perturbations_optima import real_activations
 
 from actspace.errors import StudyError
-from actspace.perturbations.engine import Engine
 from actspace.perturbations.planes import CORNERS, plane_axes, plane_statistics, relative_slopes, run_planes, window
-from perturbation_models import gaussian, tiny_model
+from perturbation_models import gaussian, tiny_setting
 
 CFG = {"experiment": "plane", "weights": "trained", "n_prompts": 2, "resolution": 9}
 
@@ -47,11 +45,12 @@ def test_three_activations_on_a_line_are_refused(last):
 
 
 def test_activations_in_the_plane_are_the_models_own():
-    engine, given = Engine(tiny_model("llama"), "blocks.1.hook_resid_pre"), real_activations()
-    _, corners = run_planes(engine, CFG, given, seed=0)
+    setting = tiny_setting("llama", prompts=3)
+    engine, given = setting.engine, setting.activations
+    _, corners = run_planes(setting, CFG, seed=0)
     prompts = engine.prepare(given.token_ids[:1])
     base = torch.from_numpy(given.real[:1])
-    pool = torch.from_numpy(given.pool)
+    pool = torch.from_numpy(given.pool.activations)
     everywhere = engine.measure(prompts, engine.reference(prompts, base), pool[None]).kl_base_pert_nats[0].numpy()
     found = corners[corners["prompt"] == 0].set_index("corner")
     assert found.loc["base", "kl_base_pert_nats"] < 1e-6
@@ -63,14 +62,14 @@ def test_activations_in_the_plane_are_the_models_own():
 
 
 def test_tables_of_planes():
-    engine = Engine(tiny_model("llama"), "blocks.1.hook_resid_pre")
-    planes, corners = run_planes(engine, CFG, real_activations(), seed=0)
+    setting = tiny_setting("llama", prompts=3)
+    planes, corners = run_planes(setting, CFG, seed=0)
     columns = ["experiment", "site", "weights", "read_hook", "prompt", "x", "y", "kl_base_pert_nats", "l2_late"]
     assert list(planes) == columns
     assert list(corners) == [*columns[:5], "corner", *columns[5:]]
     assert len(planes) == 2 * 81
     assert corners["corner"].tolist() == [*CORNERS] * 2
-    alone, _ = run_planes(engine, {**CFG, "n_prompts": 1}, real_activations(), seed=0)
+    alone, _ = run_planes(setting, {**CFG, "n_prompts": 1}, seed=0)
     pd.testing.assert_frame_equal(alone, planes[planes["prompt"] == 0], rtol=1e-6, atol=1e-8)
 
 

@@ -2,14 +2,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from test_perturbations_optima import TARGET, real_activations, triangle
+from test_perturbations_optima import triangle
 
 from actspace.errors import StudyError
-from actspace.perturbations.engine import Engine
 from actspace.perturbations.optima_statistics import optima_statistics
 from actspace.perturbations.subspaces import orthonormal_frame, run_subspaces, slope, step_downhill
-from landscapes import Landscape, activations, axis
-from perturbation_models import gaussian, tiny_model
+from landscapes import landscape, peaks
+from perturbation_models import gaussian, tiny_setting
 
 CFG = {
     "experiment": "corners",
@@ -75,9 +74,7 @@ def test_a_step_by_hand():
 
 
 def test_an_optimum_crosses_before_every_step_and_a_slope_after():
-    # A little askew: on both sides of an exact optimum crossings are equal, and there is no step to take.
-    engine = Landscape(lambda side: 90 - 60 * side @ axis(0) + 3 * side @ axis(1))
-    table = run_subspaces(engine, {**CFG, "kinds": ["toward"]}, activations(3, TARGET), seed=0)
+    table = run_subspaces(landscape(peaks, 3), {**CFG, "kinds": ["toward"]}, seed=0)
     assert shares(table, "toward_real") == {1: 1, 2: 1, 6: 1}
     elsewhere = shares(table, "toward_covariance_random")
     assert elsewhere[6] == 0
@@ -85,20 +82,20 @@ def test_an_optimum_crosses_before_every_step_and_a_slope_after():
 
 
 def test_where_nothing_crosses_directions_tie():
-    table = run_subspaces(Landscape(lambda side: 1e6 + 0 * side[..., 0]), CFG, activations(3), seed=0)
+    table = run_subspaces(landscape(lambda side: 1e6 + 0 * side[..., 0], 3), CFG, seed=0)
     assert np.isinf(table["crossing_after_step_deg"]).all()
     assert shares(table, "toward_real") == {1: 0.5, 2: 0.5, 6: 0.5}
 
 
 def test_families_of_a_real_model():
-    engine = Engine(tiny_model("llama"), "blocks.1.hook_resid_pre")
-    table = run_subspaces(engine, CFG, real_activations(), seed=0)
+    setting = tiny_setting("llama", prompts=3)
+    table = run_subspaces(setting, CFG, seed=0)
     assert list(table) == [
         *("experiment", "site", "weights", "kind", "direction", "prompt", "draw", "dimension", "threshold_nats"),
         *("crossing_at_direction_deg", "crossing_after_step_deg"),
     ]
     assert len(table) == 4 * 3 * 2 * 3
     assert table.groupby(["direction", "prompt", "draw"])["crossing_at_direction_deg"].nunique().max() == 1
-    alone = run_subspaces(engine, {**CFG, "n_prompts": 1}, real_activations(), seed=0)
+    alone = run_subspaces(setting, {**CFG, "n_prompts": 1}, seed=0)
     first = table[table["prompt"] == 0].reset_index(drop=True)
     pd.testing.assert_frame_equal(alone, first, atol=0.1, rtol=0)

@@ -15,8 +15,7 @@ from torch import Tensor
 
 from actspace.perturbations.curves import POSITIONS_AT_ONCE
 from actspace.perturbations.directions import Targets, cosine_minus_deviation, directions
-from actspace.perturbations.engine import Engine
-from actspace.perturbations.experiment import Activations
+from actspace.perturbations.setting import Setting
 from actspace.perturbations.starts import SPHERE, Start, starts
 
 KINDS = {
@@ -65,9 +64,8 @@ def triangles(kind: str, targets: Targets, base: Tensor, weights: Tensor) -> dic
 
 
 def run_triangles(
-    engine: Engine,
+    setting: Setting,
     cfg: Mapping[str, Any],
-    activations: Activations,
     seed: int,
     progress: Callable[[int], None] = lambda _prompts: None,
 ) -> pd.DataFrame:
@@ -95,14 +93,14 @@ def run_triangles(
     StudyError
         If there are too few prompts or documents, the grid is too coarse, or a direction has no path.
     """
-    labels = {"experiment": cfg["experiment"], "site": engine.site, "weights": cfg["weights"]}
+    labels = {"experiment": cfg["experiment"], "site": setting.engine.site, "weights": cfg["weights"]}
     points = barycentric(cfg["resolution"])
     rows = len(cfg["kinds"]) * len(CORNERS) * cfg["draws"] * len(points) * POSITIONS_AT_ONCE
     tables = []
-    for start in starts(engine, activations, cfg["n_prompts"], 3 * cfg["draws"], seed, rows):
+    for start in starts(setting, cfg["n_prompts"], 3 * cfg["draws"], seed, rows):
         found = {kind: triangles(kind, start.targets, start.bases, points) for kind in cfg["kinds"]}
         stacked = torch.stack([found[kind][name] for kind in cfg["kinds"] for name in CORNERS], 1)
-        tables.append(_table(start, stacked, cfg, points, activations.mean).assign(**labels))
+        tables.append(_table(start, stacked, cfg, points, setting.activations.mean).assign(**labels))
         progress(len(start.numbers))
     table = pd.concat(tables, ignore_index=True)
     keys = [*SETTING, "kind", "corners", "prompt", "draw", *WEIGHTS, "threshold_nats"]

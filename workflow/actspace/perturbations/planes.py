@@ -15,8 +15,7 @@ from torch import Tensor
 
 from actspace.errors import StudyError
 from actspace.models import to_gauge
-from actspace.perturbations.engine import Engine
-from actspace.perturbations.experiment import Activations
+from actspace.perturbations.setting import Setting
 from actspace.perturbations.starts import Start, starts
 from actspace.perturbations.statistics import Array, interval, mean, resample
 
@@ -72,9 +71,8 @@ def window(coordinates: Tensor, resolution: int) -> Tensor:
 
 
 def run_planes(
-    engine: Engine,
+    setting: Setting,
     cfg: Mapping[str, Any],
-    activations: Activations,
     seed: int,
     progress: Callable[[int], None] = lambda _prompts: None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -102,11 +100,11 @@ def run_planes(
     StudyError
         If there are too few prompts or documents, or three activations lie on a line.
     """
-    labels = {"experiment": cfg["experiment"], "site": engine.site, "weights": cfg["weights"]}
-    labels["read_hook"] = engine.read_hook
+    labels = {"experiment": cfg["experiment"], "site": setting.engine.site, "weights": cfg["weights"]}
+    labels["read_hook"] = setting.engine.read_hook
     planes, corners = [], []
     # A plane fills launches of its own: one prompt at a time.
-    for start in starts(engine, activations, cfg["n_prompts"], 1, seed, engine.rows_per_launch):
+    for start in starts(setting, cfg["n_prompts"], 1, seed, setting.engine.rows_per_launch):
         table = _plane(start, cfg["resolution"]).assign(**labels, prompt=int(start.numbers[0]))
         planes.append(table[table["corner"].isna()].drop(columns="corner"))
         corners.append(table[table["corner"].notna()])

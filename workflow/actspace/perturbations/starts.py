@@ -14,12 +14,11 @@ from torch import Tensor
 
 from actspace.errors import StudyError
 from actspace.models import to_gauge
-from actspace.perturbations.bases import Gaussian, fit_gaussian
 from actspace.perturbations.curves import Sweep
-from actspace.perturbations.directions import Pool, Targets, draw_targets
+from actspace.perturbations.directions import Targets, draw_targets
 from actspace.perturbations.engine import Engine, Prompts, Reference
-from actspace.perturbations.experiment import Activations
 from actspace.perturbations.paths import PATHS
+from actspace.perturbations.setting import Setting
 
 SPHERE = PATHS["sphere"]
 
@@ -36,7 +35,6 @@ class Start:
     bases: Tensor
     """(prompt, d_model), float64, on the CPU, in the engine's gauge"""
     targets: Targets
-    gaussian: Gaussian
 
     def crossings(self, directions: Tensor, steps: int, threshold_nats: float) -> Tensor:
         """Find the angles at which directions first cross a threshold on the sphere.
@@ -58,9 +56,7 @@ class Start:
         return sweep.crossings_alone(threshold_nats).cpu().reshape(directions.shape[:-1])
 
 
-def starts(
-    engine: Engine, activations: Activations, n_prompts: int, draws: int, seed: int, rows: int
-) -> Iterator[Start]:
+def starts(setting: Setting, n_prompts: int, draws: int, seed: int, rows: int) -> Iterator[Start]:
     """Prepare the first prompts, as many together as fill a launch.
 
     Parameters
@@ -75,15 +71,14 @@ def starts(
     StudyError
         If there are too few prompts, or too few documents to draw targets from.
     """
-    if (available := len(activations.token_ids)) < n_prompts:
+    engine, known = setting.engine, setting.activations
+    if (available := len(known.token_ids)) < n_prompts:
         raise StudyError(f"prompts: {n_prompts} asked for and {available} at hand; lower it or use more text")
-    gaussian = fit_gaussian(activations.mean, activations.covariance)
-    pool = Pool(np.asarray(activations.pool, np.float64), activations.pool_documents)
     together = max(1, engine.rows_per_launch // rows)
     for first in range(0, n_prompts, together):
         numbers = np.arange(first, min(first + together, n_prompts))
-        prompts = engine.prepare(activations.token_ids[torch.from_numpy(numbers)])
-        bases = to_gauge(torch.from_numpy(np.asarray(activations.real[numbers], np.float64)), engine.gauge)
-        targets = draw_targets(pool, gaussian, activations.documents[numbers], draws, engine.gauge, seed, first)
-        reference = engine.reference(prompts, bases.to(engine.model.device))
-        yield Start(engine, numbers, prompts, reference, bases, targets, gaussian)
+        prompts = engine.prepare(known.token_ids[torch.from_numpy(numbers)])
+        bases = to_gauge(torch.from_numpy(known.real[numbers]), engine.gauge)
+        documents = known.documents[numbers]
+        targets = draw_targets(known.pool, known.gaussian, documents, draws, engine.gauge, seed, first)
+        yield Start(engine, numbers, prompts, engine.reference(prompts, bases.to(engine.model.device)), bases, targets)

@@ -13,15 +13,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from actspace.errors import StudyError
+from actspace.perturbations.bases import Gaussian
 from actspace.perturbations.curves import POSITIONS_AT_ONCE
 from actspace.perturbations.directions import directions
-from actspace.perturbations.engine import Engine
-from actspace.perturbations.experiment import Activations
 from actspace.perturbations.optima import KINDS, SETTING
 from actspace.perturbations.paths import orthogonal
+from actspace.perturbations.setting import Setting
 from actspace.perturbations.starts import SPHERE, Start, starts
 from actspace.seeds import rng_for
 
@@ -91,9 +92,8 @@ def step_downhill(centre: Tensor, frame: Tensor, slopes: Tensor, angle_deg: floa
 
 
 def run_subspaces(
-    engine: Engine,
+    setting: Setting,
     cfg: Mapping[str, Any],
-    activations: Activations,
     seed: int,
     progress: Callable[[int], None] = lambda _prompts: None,
 ) -> pd.DataFrame:
@@ -122,13 +122,13 @@ def run_subspaces(
     StudyError
         If there are too few prompts or documents, or the activations vary in too few dimensions.
     """
-    labels = {"experiment": cfg["experiment"], "site": engine.site, "weights": cfg["weights"]}
+    labels = {"experiment": cfg["experiment"], "site": setting.engine.site, "weights": cfg["weights"]}
     families = [(kind, family) for kind in cfg["kinds"] for family in KINDS[kind]]
     rows = len(families) * cfg["draws"] * (1 + 2 * max(cfg["dimensions"])) * POSITIONS_AT_ONCE
     tables = []
-    for start in starts(engine, activations, cfg["n_prompts"], cfg["draws"], seed, rows):
+    for start in starts(setting, cfg["n_prompts"], cfg["draws"], seed, rows):
         built = torch.stack([directions(family, start.targets, start.bases) for _, family in families], 1)
-        drawn = _axes(start, cfg["draws"], max(cfg["dimensions"]), seed)
+        drawn = _axes(setting.activations.gaussian, start.numbers, cfg["draws"], max(cfg["dimensions"]), seed)
         drawn = drawn[:, None].expand(-1, len(families), -1, -1, -1)
         centre, frame = orthonormal_frame(start.bases[:, None, None], built, drawn)
         for level in cfg["thresholds_nats"]:
@@ -141,11 +141,11 @@ def run_subspaces(
     return table[columns].astype(dict.fromkeys(SETTING, "category"))
 
 
-def _axes(start: Start, draws: int, dimension: int, seed: int) -> Tensor:
+def _axes(gaussian: Gaussian, numbers: NDArray, draws: int, dimension: int, seed: int) -> Tensor:
     """Draw covariance-random mixtures (prompt, draw, dimension, d_model)."""
     drawn = []
-    for number in start.numbers:
-        pairs = start.gaussian.sample(rng_for(seed, "subspaces", int(number)), 2 * draws * dimension)
+    for number in numbers:
+        pairs = gaussian.sample(rng_for(seed, "subspaces", int(number)), 2 * draws * dimension)
         pairs = pairs.reshape(draws, dimension, 2, -1)
         drawn.append(pairs[:, :, 0] - pairs[:, :, 1])
     return torch.from_numpy(np.stack(drawn))
