@@ -14,12 +14,9 @@ CFG = {
     "experiment": "corners",
     "weights": "trained",
     "kinds": ["toward", "mixture"],
-    "n_prompts": 3,
-    "draws": 2,
-    "dimensions": [1, 2, 6],
-    "angle_deg": 20.0,
     "steps": 31,
     "thresholds_nats": [0.5],
+    "subspaces": {"n_prompts": 3, "draws": 2, "dimensions": [1, 2, 6], "angle_deg": 20.0},
 }
 
 
@@ -96,6 +93,14 @@ def test_families_of_a_real_model():
     ]
     assert len(table) == 4 * 3 * 2 * 3
     assert table.groupby(["direction", "prompt", "draw"])["crossing_at_direction_deg"].nunique().max() == 1
-    alone = run_subspaces(setting, {**CFG, "n_prompts": 1}, seed=0)
+    alone = run_subspaces(setting, {**CFG, "subspaces": {**CFG["subspaces"], "n_prompts": 1}}, seed=0)
     first = table[table["prompt"] == 0].reset_index(drop=True)
     pd.testing.assert_frame_equal(alone, first, atol=0.1, rtol=0)
+
+
+def test_subspaces_that_nobody_asked_for_are_an_empty_table():
+    table = run_subspaces(landscape(peaks, 3), {**CFG, "subspaces": None}, seed=0)
+    assert len(table) == 0
+    some = run_subspaces(landscape(peaks, 3), CFG, seed=0)
+    assert pd.concat([table, some]).dtypes.to_dict() == some.dtypes.to_dict()
+    assert len(optima_statistics(triangle([1, 2, 3, 4, 5, 6]), table, seed=0, n_boot=5))

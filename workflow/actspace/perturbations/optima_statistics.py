@@ -75,6 +75,20 @@ def optima_statistics(triangles: pd.DataFrame, subspaces: pd.DataFrame, seed: in
     return table[[*LABELS, "value", "low", "high", "n_prompts", "n_directions"]].astype({"dimension": "Int64"})
 
 
+def triangle_medians(triangles: pd.DataFrame) -> pd.DataFrame:
+    """Take the median crossing of each direction of the triangles over prompts and draws; it may be infinite.
+
+    Returns
+    -------
+    DataFrame
+        experiment, site, weights, threshold_nats, kind, corners, weight_a, weight_b, weight_c, crossing_deg.
+    """
+    keys = [*SETTING, "threshold_nats", "kind", "corners", *WEIGHTS]
+    groups = triangles.groupby(keys, observed=True, sort=False)["crossing_deg"]
+    medians = groups.agg(lambda values: np.quantile(values, 0.5, method="inverted_cdf"))
+    return medians.reset_index()
+
+
 def _of_triangles(table: pd.DataFrame, seed: int, n_boot: int) -> Iterator[dict[str, Any]]:
     """Yield the statistics of each kind and set of corners, and those of the two sets against each other."""
     keys = [*SETTING, "threshold_nats", "kind"]

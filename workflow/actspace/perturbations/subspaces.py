@@ -26,6 +26,12 @@ from actspace.perturbations.setting import Setting
 from actspace.perturbations.starts import SPHERE, Start, starts
 from actspace.seeds import rng_for
 
+COLUMNS = {
+    **dict.fromkeys((*SETTING, "kind", "direction"), "str"),
+    **dict.fromkeys(("prompt", "draw", "dimension"), "int64"),
+    **dict.fromkeys(("threshold_nats", "crossing_at_direction_deg", "crossing_after_step_deg"), "float64"),
+}
+
 
 def orthonormal_frame(base: Tensor, direction: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor]:
     """Make drawn vectors orthonormal one after the other, and orthogonal to the base and to a direction.
@@ -105,9 +111,9 @@ def run_subspaces(
     Parameters
     ----------
     cfg : mapping
-        `experiment` and `weights` (labels); `kinds`; `n_prompts`; `draws` (directions per prompt and family);
-        `dimensions` (list of sizes); `angle_deg` (of the step, and of the sides that give the gradient); `steps`;
-        `thresholds_nats`.
+        `experiment` and `weights` (labels); `kinds`, `steps` and `thresholds_nats` as for `run_triangles`; and
+        `subspaces`, None or a mapping: `n_prompts`, `draws` (directions per prompt and family), `dimensions` (list of
+        sizes) and `angle_deg` (of the step, and of the sides that give the gradient).
     progress : callable
         Told how many prompts are done.
 
@@ -115,30 +121,36 @@ def run_subspaces(
     -------
     DataFrame
         One row per direction, dimension and threshold: experiment, site, weights, kind, direction, prompt, draw,
-        dimension, threshold_nats, crossing_at_direction_deg, crossing_after_step_deg; +inf where there is none.
+        dimension, threshold_nats, crossing_at_direction_deg, crossing_after_step_deg; +inf where there is none. Without
+        rows if `subspaces` is None.
 
     Raises
     ------
     StudyError
         If there are too few prompts or documents, or the activations vary in too few dimensions.
     """
+    if (own := cfg["subspaces"]) is None:
+        return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in COLUMNS.items()})
     labels = {"experiment": cfg["experiment"], "site": setting.engine.site, "weights": cfg["weights"]}
     families = [(kind, family) for kind in cfg["kinds"] for family in KINDS[kind]]
-    rows = len(families) * cfg["draws"] * (1 + 2 * max(cfg["dimensions"])) * POSITIONS_AT_ONCE
+    largest = max(own["dimensions"])
+    rows = len(families) * own["draws"] * (1 + 2 * largest) * POSITIONS_AT_ONCE
     tables = []
-    for start in starts(setting, cfg["n_prompts"], cfg["draws"], seed, rows):
+    for start in starts(setting, own["n_prompts"], own["draws"], seed, rows):
         built = torch.stack([directions(family, start.targets, start.bases) for _, family in families], 1)
-        drawn = _axes(setting.activations.gaussian, start.numbers, cfg["draws"], max(cfg["dimensions"]), seed)
+        drawn = _axes(setting.activations.gaussian, start.numbers, own["draws"], largest, seed)
         drawn = drawn[:, None].expand(-1, len(families), -1, -1, -1)
         centre, frame = orthonormal_frame(start.bases[:, None, None], built, drawn)
         for level in cfg["thresholds_nats"]:
             before, after = _before_and_after(start, centre, frame, cfg, level)
-            tables.append(_table(start, families, cfg, before, after).assign(**labels, threshold_nats=level))
+            tables.append(_table(start, families, own, before, after).assign(**labels, threshold_nats=level))
         progress(len(start.numbers))
-    table = pd.concat(tables, ignore_index=True)
-    keys = [*SETTING, "kind", "direction", "prompt", "draw", "dimension", "threshold_nats"]
-    columns = [*keys, "crossing_at_direction_deg", "crossing_after_step_deg"]
-    return table[columns].astype(dict.fromkeys(SETTING, "category"))
+    return pd.concat(tables, ignore_index=True)[list(COLUMNS)].astype(COLUMNS)
+
+
+def n_prompts(cfg: Mapping[str, Any]) -> int:
+    """Count the prompts of which subspaces are tried."""
+    return cfg["subspaces"]["n_prompts"] if cfg["subspaces"] else 0
 
 
 def _axes(gaussian: Gaussian, numbers: NDArray, draws: int, dimension: int, seed: int) -> Tensor:
@@ -155,20 +167,20 @@ def _before_and_after(
     start: Start, centre: Tensor, frame: Tensor, cfg: Mapping[str, Any], threshold_nats: float
 ) -> tuple[Tensor, Tensor]:
     """Find crossings at directions (prompt, family, draw), and after a step in each dimension (..., dimension)."""
-    angle, n_axes = cfg["angle_deg"], frame.shape[-2]
+    angle, dimensions, n_axes = cfg["subspaces"]["angle_deg"], cfg["subspaces"]["dimensions"], frame.shape[-2]
     middle = centre[..., None, :]
     around = torch.cat([middle, turned(middle, frame, angle), turned(middle, -frame, angle)], -2)
     found = start.crossings(around, cfg["steps"], threshold_nats)
     slopes = slope(found[..., 1 : 1 + n_axes], found[..., 1 + n_axes :])
-    steps = [step_downhill(centre, frame[..., :k, :], slopes[..., :k], angle) for k in cfg["dimensions"]]
+    steps = [step_downhill(centre, frame[..., :k, :], slopes[..., :k], angle) for k in dimensions]
     return found[..., 0], start.crossings(torch.stack(steps, -2), cfg["steps"], threshold_nats)
 
 
 def _table(
-    start: Start, families: list[tuple[str, str]], cfg: Mapping[str, Any], before: Tensor, after: Tensor
+    start: Start, families: list[tuple[str, str]], own: Mapping[str, Any], before: Tensor, after: Tensor
 ) -> pd.DataFrame:
     """Lay the crossings of one threshold out, one row per direction and dimension."""
-    axes = [start.numbers, range(len(families)), range(cfg["draws"]), cfg["dimensions"]]
+    axes = [start.numbers, range(len(families)), range(own["draws"]), own["dimensions"]]
     index = pd.MultiIndex.from_product(axes, names=["prompt", "family", "draw", "dimension"])
     rows = index.to_frame(index=False)
     rows[["kind", "direction"]] = np.array(families)[rows.pop("family")]
