@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.stats import beta
 
 from actspace.errors import StudyError
 from actspace.perturbations.bases import fit_gaussian
@@ -11,7 +12,7 @@ from actspace.perturbations.directions import Pool, draw_targets
 from actspace.perturbations.engine import Engine
 from actspace.perturbations.experiment import run_experiment
 from actspace.perturbations.optima import barycentric, run_triangles, triangles
-from actspace.perturbations.optima_statistics import optima_statistics
+from actspace.perturbations.optima_statistics import optima_statistics, unanimous
 from landscapes import D_MODEL, landscape, peaks
 from perturbation_models import gaussian, tiny_setting
 
@@ -74,7 +75,7 @@ def test_a_corner_that_is_an_optimum_always_crosses_before_its_neighbours():
     corner = table[(table["corners"] == "real_and_two_random") & (table["weight_a"] == 1)]
     np.testing.assert_allclose(corner["crossing_deg"], 30, atol=3)
     found = statistic(table, "corner_before_neighbours", corners="real_and_two_random")
-    assert (found["value"], found["low"], found["high"]) == (1, 1, 1)
+    assert (found["value"], found["low"], found["high"]) == (1, pytest.approx(0.025 ** (1 / 3)), 1)
     assert found["direction"] == "toward_real"
     at = [statistic(table, f"median_crossing_at_{part}", corners="real_and_two_random")["value"] for part in PARTS]
     assert at == sorted(at)
@@ -117,6 +118,15 @@ def test_statistics_by_hand():
     # All three points between the corners are equally near the centre.
     assert statistic(table, "median_crossing_at_centre", corners="three_random")["value"] == 20
     assert statistic(table, "mean_cosine_at_corner", corners="three_random")["value"] == 0.25
+
+
+def test_unanimous_prompts_have_exact_binomial_bounds():
+    inside = {"value": 0.5, "low": 0.3, "high": 0.7}
+    assert unanimous(inside, 4) == inside
+    none, every = ({"value": share, "low": share, "high": share} for share in (0.0, 1.0))
+    lowest = beta.ppf(0.025, 9, 1)  # Clopper and Pearson's bound for 9 of 9
+    assert unanimous(every, 9) == {"value": 1, "low": pytest.approx(lowest), "high": 1}
+    assert unanimous(none, 9) == {"value": 0, "low": 0, "high": pytest.approx(1 - lowest)}
 
 
 def test_the_excess_is_paired_by_prompt():

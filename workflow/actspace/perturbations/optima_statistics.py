@@ -17,11 +17,23 @@ from actspace.perturbations.statistics import Array, Statistic, interval, mean, 
 THREE_RANDOM, WITH_REAL = CORNERS
 LABELS = [*SETTING, "threshold_nats", "kind", "corners", "direction", "statistic", "dimension"]
 PARTS = ("corner", "neighbours", "centre")
+SHARES = ("corner_before_neighbours", "direction_before_step")
 
 
 def wins(a: Array, b: Array) -> Array:
     """Return 1 where a crosses before b, 1/2 where they tie (both never, too) and 0 elsewhere; they broadcast."""
     return (a < b) + 0.5 * (a == b)
+
+
+def unanimous(found: Mapping[str, float], n_prompts: int) -> dict[str, float]:
+    """Widen the interval of a share of 0 or 1, at which all prompts agree: resampling them cannot tell how sure that is.
+
+    The open end becomes the exact 95% bound of a share of none, or all, of n independent prompts (Clopper & Pearson,
+    1934): with 5 of 5, the true share may be 0.48.
+    """
+    bound = 0.025 ** (1 / n_prompts)
+    widened = {0.0: {"high": 1 - bound}, 1.0: {"low": bound}}
+    return dict(found) | widened.get(found["value"], {})
 
 
 def places(weights: NDArray, corner: int) -> dict[str, NDArray[np.int64]]:
@@ -64,6 +76,7 @@ def optima_statistics(triangles: pd.DataFrame, subspaces: pd.DataFrame, seed: in
         mean_cosine_at_corner, _neighbours and _centre (with minus the base's deviation); excess_over_random_corner
         (corner_before_neighbours of the real corner minus that of random corners, paired by prompt). The corner is the
         real one, and each of the three where all are random.
+        Shares on which all prompts agree have exact binomial bounds.
         Of subspaces: direction_before_step for each dimension (share in which a direction crosses before the one that
         is a step downhill, ties half), and median_crossing_at_direction, _after_step.
     """
@@ -152,5 +165,8 @@ def _row(
     labels: Mapping[str, Any], name: str, values: Array, counts: Array, statistic: Statistic = mean
 ) -> dict[str, Any]:
     """Apply a statistic to values (prompt, draw)."""
+    found = interval(statistic(values, counts))
+    if name in SHARES:
+        found = unanimous(found, len(values))
     size = {"n_prompts": len(values), "n_directions": values.size}
-    return {"dimension": None, **labels, "statistic": name, **interval(statistic(values, counts)), **size}
+    return {"dimension": None, **labels, "statistic": name, **found, **size}

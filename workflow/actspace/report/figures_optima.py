@@ -143,7 +143,7 @@ def subspaces_caption(tables: Tables, experiment: str) -> str:
         "the same angle against it. Share of directions that cross before the one after the step, ties half: 1 is a local "
         "optimum in the subspace, 0 means that the step always finds a more sensitive direction; dotted, as often as not. "
         f"{counted(table['n_directions'].unique())} directions per family from {counted(table['n_prompts'].unique())} "
-        f"prompts, {counted_thresholds(table)} nats; bands are 95% intervals over prompts."
+        f"prompts, {counted_thresholds(table)} nats; bands are 95% intervals over prompts, exact ones where all prompts agree."
     )
 
 
