@@ -18,7 +18,8 @@ from actspace.perturbations.optima_statistics import WITH_REAL, triangle_medians
 from actspace.perturbations.planes import as_grid
 from actspace.perturbations.statistics import PUBLISHED_THRESHOLD_NATS, at_one_threshold
 from actspace.report import style
-from actspace.report.figures_perturbations import SECTION, counted_thresholds, has_experiment, of_experiment
+from actspace.report.figures_crossings import counted_thresholds
+from actspace.report.figures_perturbations import SECTION, has_experiment, of_experiment
 from actspace.report.spec import FigureSpec, Tables, counted, panels, plural
 from actspace.report.summaries import groups, records
 
