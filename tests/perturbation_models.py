@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from transformers import (
     Gemma2Config,
@@ -17,6 +18,9 @@ from transformers import (
 )
 
 from actspace.models import LanguageModel, wrap
+from actspace.perturbations.directions import Pool
+from actspace.perturbations.engine import Engine
+from actspace.perturbations.setting import Activations, Setting
 
 VOCABULARY, D_MODEL, N_LAYERS = 53, 32, 3
 COMMON = {"vocab_size": VOCABULARY, "initializer_range": 0.2, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
@@ -54,3 +58,21 @@ def gaussian(*shape: int, seed: int = 0) -> torch.Tensor:
 def token_ids(prompts: int, tokens: int, seed: int = 0) -> torch.Tensor:
     """Draw prompts."""
     return torch.randint(VOCABULARY, (prompts, tokens), generator=torch.Generator().manual_seed(seed))
+
+
+def activations(prompts: int = 4) -> Activations:
+    """Draw prompts, bases, and a pool of thirty rows of ten other documents."""
+    rng = np.random.default_rng(0)
+    pool = rng.standard_normal((30, D_MODEL)) + 0.5
+    return Activations(
+        token_ids=token_ids(prompts, 5),
+        documents=np.arange(prompts),
+        real=rng.standard_normal((prompts, D_MODEL)) + 0.5,
+        pool=Pool(pool, np.arange(30) // 3 + 2),
+    )
+
+
+def tiny_setting(family: str, prompts: int) -> Setting:
+    """Perturb a tiny model before its second block and read after its last."""
+    read_hook = f"blocks.{N_LAYERS - 1}.hook_resid_post"
+    return Setting(Engine(tiny_model(family), "blocks.1.hook_resid_pre", read_hook), activations(prompts))

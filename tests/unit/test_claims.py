@@ -61,6 +61,18 @@ def of_real(statistic, to):
     return change
 
 
+def statistic(name, to, **wanted):
+    def change(table):
+        chosen = table["statistic"] == name
+        for column, value in wanted.items():
+            chosen &= table[column] == value
+        assert chosen.any()
+        return changed(table, chosen, to=to)
+
+    return change
+
+
+CORNER = {"name": "corner_before_neighbours", "corners": "real_and_two_random"}
 REAL, COVARIANCE = "real|toward_real", "real|toward_covariance_random"
 MIXTURES = ("real|real_mixture", "real|covariance_mixture")
 RANDOM, RANDOM_MIXTURE = "covariance_random|toward_covariance_random", "covariance_random|covariance_mixture"
@@ -126,6 +138,21 @@ FALSIFIED = [
     ),
     ("vanishes_at_late_layer", auroc("late_layer", 0.1, REAL, COVARIANCE), "holds", "fails"),
     ("plateaus_need_training", auroc("plateaus", 0.4, RANDOM, COVARIANCE), "holds", "fails"),
+    ("real_other_is_an_optimum", statistic(**CORNER, to=0.3, kind="toward"), "holds", "fails"),
+    ("real_mixture_is_an_optimum", statistic(**CORNER, to=0.3, kind="mixture"), "holds", "fails"),
+    (
+        "real_corner_beats_random_corner",
+        statistic("excess_over_random_corner", to=-0.1, kind="toward"),
+        "holds",
+        "fails",
+    ),
+    (
+        "subspaces_hold_better_directions",
+        statistic("direction_before_step", to=0.9, direction="toward_real", dimension=4),
+        "holds",
+        "fails",
+    ),
+    ("plateaus_in_the_plane", statistic("relative_slope", to=1.2), "holds", "fails"),
 ]
 
 
@@ -154,7 +181,11 @@ def test_a_claim_needs_its_table_alone(tables, claim):
 
 
 def test_every_claim_shows_a_figure_of_the_report(tables):
-    shown = {i for i, spec in figure_specs(EXPERIMENTS).items() if spec.available(tables)}
+    shown = {
+        i
+        for i, spec in figure_specs(EXPERIMENTS, ["sensitivity_optima"], ["three_activations"]).items()
+        if spec.available(tables)
+    }
     assert {claim.figure for claim in claims.CLAIMS} <= shown
 
 

@@ -239,6 +239,25 @@ def test_a_perturbed_position_must_be_stored(positions, position, stored):
     assert isinstance(read_study(config), Study) if stored else complaint(config).startswith(line)
 
 
+@pytest.mark.parametrize("section", ["optima", "planes"])
+def test_optima_and_planes_are_checked_as_other_experiments(section):
+    config = copy.deepcopy(BASE)
+    member = {key: config["perturbations"]["plateau"][key] for key in ("capture", "sites", "read")}
+    config[section] = {"here": member | {"prompts": 2}}
+    assert isinstance(read_study(config), Study)
+    config[section]["here"]["prompts"] = 7
+    assert complaint(config).startswith(f"{section}.here.prompts: 7, but tokens.prompts.test is 6; ")
+    config[section]["here"] |= {"prompts": 2, "sites": ["blocks.0.hook_resid_pre"]}
+    assert complaint(config).startswith(f"{section}.here.sites[0]: there is no hook of the capture 'ends' named ")
+
+
+def test_subspaces_are_of_the_experiments_prompts():
+    config = copy.deepcopy(BASE)
+    member = {key: config["perturbations"]["plateau"][key] for key in ("capture", "sites", "read")}
+    config["optima"] = {"here": member | {"prompts": 2, "subspaces": {"prompts": 3}}}
+    assert complaint(config).startswith("optima.here.subspaces.prompts: 3, but the experiment has 2; ")
+
+
 def test_interpolation_needs_a_target():
     config = changed("perturbations/plateau/paths", ["interpolate"])
     config["perturbations"]["plateau"]["directions"] = ["toward_real", "isotropic"]

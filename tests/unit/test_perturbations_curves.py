@@ -7,15 +7,15 @@ from actspace.dictionaries.base import TopK
 from actspace.errors import StudyError
 from actspace.perturbations import curves, experiment
 from actspace.perturbations.curves import Sweep
-from actspace.perturbations.directions import Pool, draw_targets
+from actspace.perturbations.directions import draw_targets
 from actspace.perturbations.engine import Engine, Readout
 from actspace.perturbations.experiment import run_experiment
 from actspace.perturbations.families import BASES, DIRECTIONS
 from actspace.perturbations.fitted import Fitted
 from actspace.perturbations.latents import survey
 from actspace.perturbations.paths import PATHS
-from actspace.perturbations.setting import Activations, Setting
-from perturbation_models import D_MODEL, N_LAYERS, VOCABULARY, gaussian, tiny_model, token_ids
+from actspace.perturbations.setting import Setting
+from perturbation_models import D_MODEL, N_LAYERS, VOCABULARY, activations, gaussian, tiny_model
 
 SITE, LAST = "blocks.1.hook_resid_pre", f"blocks.{N_LAYERS - 1}.hook_resid_post"
 CFG = {
@@ -31,17 +31,6 @@ CFG = {
     "length": None,
 }
 MODEL = tiny_model("gpt2")
-
-
-def activations(prompts: int = 4) -> Activations:
-    rng = np.random.default_rng(0)
-    pool = rng.standard_normal((30, D_MODEL)) + 0.5
-    return Activations(
-        token_ids=token_ids(prompts, 5),
-        documents=np.arange(prompts),
-        real=rng.standard_normal((prompts, D_MODEL)) + 0.5,
-        pool=Pool(pool, np.arange(30) // 3 + 2),
-    )
 
 
 def run(cfg=CFG, seed=1, site=SITE, **engine):
@@ -113,6 +102,43 @@ def test_no_crossing_at_all():
     sweep, engine = analytic_sweep(lambda angle, _: 0 * angle)
     assert sweep.first_crossings(sweep.along_grid().kl_base_pert_nats, 0.5).isinf().all()
     assert len(engine.launches) == 1
+
+
+def late_or_never(angle, vectors):
+    """Cross at an angle that the second coordinate sets, up to twice, some directions never."""
+    side = vectors[..., 1] / vectors[..., 1:].norm(dim=-1)
+    start = 60 + 90 * side
+    again = (angle > start) & (angle < start + 7) | (angle > start + 60)
+    return torch.where(again & (side < 0.3), 1.0, 0.0)
+
+
+def test_crossings_alone_are_those_of_whole_curves():
+    sweep, _ = analytic_sweep(late_or_never, n_directions=40, prompts=3)
+    expected = sweep.first_crossings(sweep.along_grid().kl_base_pert_nats, 0.5)
+    assert expected.isfinite().sum(1).unique().numel() > 1  # prompts differ in how many rows cross
+    assert torch.equal(sweep.crossings_alone(0.5), expected)
+
+
+def test_crossings_alone_walk_no_further_than_the_crossing():
+    sweep, engine = analytic_sweep(lambda angle, _: (angle > 20).double())
+    sweep.crossings_alone(0.5)
+    assert engine.launches == [(2, 4 * 4), *[(2, 4)] * 6]
+    never, engine = analytic_sweep(lambda angle, _: 0 * angle)
+    assert never.crossings_alone(0.5).isinf().all()
+    assert engine.launches == [(2, 4 * 4)] * 7 + [(2, 4 * 2)]
+
+
+def test_crossings_alone_on_a_real_model():
+    engine, given = Engine(MODEL, SITE, LAST), activations()
+    bases = torch.from_numpy(given.real)
+    prompts = engine.prepare(given.token_ids)
+    path = PATHS["sphere"]
+    sweep = Sweep(
+        engine, prompts, engine.reference(prompts, bases), bases, gaussian(4, 9, D_MODEL), path, path.grid(31)
+    )
+    expected = sweep.first_crossings(sweep.along_grid().kl_base_pert_nats, 0.5)
+    assert expected.isfinite().any()
+    torch.testing.assert_close(sweep.crossings_alone(0.5), expected, rtol=0, atol=0.1)
 
 
 def test_tables_have_a_row_for_every_point_and_every_curve():

@@ -15,10 +15,9 @@ from actspace.seeds import seed_for
 
 PRE, POST = "blocks.1.hook_resid_pre", "blocks.1.hook_resid_post"
 SAE = {"latents": [8, 16], "vectors": 100}
+AT_SITE = {"capture": "ends", "sites": [PRE], "read": POST, "prompts": 2}
 EXPERIMENT = {
-    "capture": "ends",
-    "sites": [PRE],
-    "read": POST,
+    **AT_SITE,
     "bases": ["real"],
     "directions": ["isotropic"],
     "prompts": 4,
@@ -49,6 +48,8 @@ BASE: dict[str, Any] = {
     "probes": {"truth": {"capture": "facts"}},
     "toy": {},
     "perturbations": {"plateaus": EXPERIMENT},
+    "optima": {"corners": AT_SITE | {"subspaces": {"prompts": 2}}},
+    "planes": {"plane": AT_SITE},
 }
 SHARED = ("report", "splice both", "activation_table")  # one job for all: the page, the fits spliced in turn, a table
 WHOLE_STUDY = ("model", "selfcheck", "toy", "report", "statistics", "convert_model", "activation_table", "no_settings")
@@ -78,6 +79,9 @@ def members(study: Study) -> Iterator[tuple[str, dict[str, str]]]:
         for name, member in study.perturbations.items()
         for site in member.sites
     )
+    for section in ("optima", "planes"):
+        for name, member in getattr(study, section).items():
+            yield from ((section, {section: name, "hook": site}) for site in member.sites)
     for capture, hook in stages.hooks_with_moments(study):
         yield "moments", {"capture": capture, "hook": hook}
         for split in stages.SPLITS:
@@ -149,6 +153,8 @@ def test_the_order_of_keys_and_the_way_numbers_are_written_change_no_cfg():
         ("statements/another", {"generated": ["comparisons"]}),
         ("probes/another", {"capture": "facts", "splits": 3}),
         ("perturbations/another", EXPERIMENT | {"capture": "drawn"}),
+        ("optima/another", AT_SITE),
+        ("planes/another", AT_SITE),
     ],
     ids=lambda edit: edit[0],
 )
@@ -168,13 +174,16 @@ def test_the_device_is_in_no_cfg():
     ("edit", "stages_that_run"),
     [
         (("compute/batch_tokens", 64), {"activations"}),
-        (("compute/rows_per_launch", 64), {"perturbation"}),
+        (("compute/rows_per_launch", 64), {"perturbation", "optima", "planes"}),
         (("captures/whole/storage", "float32"), {"activations"}),
         (("captures/whole/select/first_position", 2), {"moments", "surrogate", "fit", "dictionary_metrics", "splice"}),
         (("captures/whole/select/norm_outliers", 9), {"moments", "surrogate"}),
         (("tokens/prompts/length", 9), {"tokens"}),
         (("probes/truth/splits", 3), {"probes"}),
         (("perturbations/plateaus/draws", 3), {"perturbation"}),
+        (("optima/corners/resolution", 3), {"optima"}),
+        (("optima/corners/subspaces/angle_deg", 10), {"optima"}),
+        (("planes/plane/resolution", 9), {"planes"}),
         (("dictionaries/both/kmeans/tolerance", 0.1), {"fit"}),
         (("dictionaries/both/splice_sequences", 3), {"splice"}),
         (("title", "Another"), set()),
@@ -187,7 +196,7 @@ def test_a_key_is_in_the_cfg_of_the_stages_that_use_it_alone(edit, stages_that_r
 
 
 def test_the_gauge_is_in_the_cfg_of_all_that_run_the_model():
-    expected = {"model", "selfcheck", "activations", "splice", "perturbation", "report"}
+    expected = {"model", "selfcheck", "activations", "splice", "perturbation", "optima", "planes", "report"}
     assert rerun_after(("model/gauge", "centred")) == expected
 
 
@@ -274,7 +283,7 @@ def test_what_the_model_must_be_able_to_do_is_listed_by_its_place_in_the_config(
             "captures.facts.hooks": [PRE],
         },
         "lengths": {"tokens.prompts.length": 8},
-        "sites": {"perturbations.plateaus": [[PRE], POST]},
+        "sites": {place: [[PRE], POST] for place in ("perturbations.plateaus", "optima.corners", "planes.plane")},
     }
 
 
@@ -292,6 +301,8 @@ def test_every_part_of_a_study_has_its_figures():
     assert "layers_plateaus" not in figures
     several = EXPERIMENT | {"capture": "whole", "sites": [PRE, POST], "bases": ["real", "covariance_random"]}
     assert "layers_plateaus" in stages.figures(changed(("perturbations/plateaus", several)))
+    assert {"triangles_corners", "subspaces_corners", "planes_plane"} <= set(figures)
+    assert "subspaces_corners" not in stages.figures(changed(("optima/corners/subspaces", None)))
     assert "random_weights_control" not in figures  # there is no experiment to compare with
     both = changed(("perturbations/plateaus_random_weights", EXPERIMENT | {"capture": "drawn"}))
     assert "random_weights_control" in stages.figures(both)

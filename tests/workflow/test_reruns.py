@@ -18,7 +18,9 @@ PERTURBATION_END = END | {"perturbation", "perturbation_tables"}
 FIT_END = DICTIONARY_END | PERTURBATION_END
 ALL_CAPTURES = {f"activations_{name}" for name in ("contexts", "statements", "prompts", "untrained")}
 AFTER_CONTEXTS = AFTER_MOMENTS | {"surrogate", "kmeans", "pca", "sae"} | FIT_END
-AFTER_PROMPTS = AFTER_MOMENTS | PERTURBATION_END
+OPTIMA_END = END | {"optima", "optima_tables"}
+PLANES_END = END | {"planes", "plane_tables"}
+AFTER_PROMPTS = AFTER_MOMENTS | PERTURBATION_END | OPTIMA_END | PLANES_END
 PROBE_END = END | {"probes", "probe_tables"} | PERTURBATION_END  # one experiment is made from probes, and from fits
 LAST = {"report", "manifest"}
 
@@ -33,7 +35,10 @@ EDITS: dict[str, tuple[Edit, set[str]]] = {
     "title": (lambda c: c.update(title="Another title"), LAST),
     "model.gauge does nothing if it is named": (lambda c: c["model"].update(gauge="raw"), set()),
     "device": (lambda c: c.update(compute={"device": "cpu"}), set()),
-    "rows_per_launch": (lambda c: c.update(compute={"rows_per_launch": 64}), PERTURBATION_END),
+    "rows_per_launch": (
+        lambda c: c.update(compute={"rows_per_launch": 64}),
+        PERTURBATION_END | OPTIMA_END | PLANES_END,
+    ),
     "tokens.contexts.train": (
         lambda c: c["tokens"]["contexts"].update(train=90),
         {"tokens_contexts", "activations_contexts"} | AFTER_CONTEXTS,
@@ -57,6 +62,11 @@ EDITS: dict[str, tuple[Edit, set[str]]] = {
     "probes.C": (lambda c: c["probes"]["truth"].update(C=0.1), PROBE_END),
     "toy.points": (lambda c: c["toy"].update(points=1000), {"toy"} | END),
     "perturbations.plateaus.draws": (lambda c: c["perturbations"]["plateaus"].update(draws=3), PERTURBATION_END),
+    "optima.subspaces": (
+        lambda c: c["optima"]["sensitivity_optima"].update(subspaces=None),
+        OPTIMA_END,
+    ),
+    "planes.resolution": (lambda c: c["planes"]["three_activations"].update(resolution=9), PLANES_END),
     "a new capture": (
         lambda c: c["captures"].update(more={"tokens": "contexts", "hooks": ["blocks.1.hook_resid_post"]}),
         {"activations_more"} | LAST,

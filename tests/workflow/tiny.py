@@ -176,6 +176,21 @@ def config(architecture: str) -> dict[str, Any]:
                 ],
             },
         },
+        "optima": {
+            "sensitivity_optima": {
+                **{key: early[key] for key in ("capture", "sites", "read")},
+                "prompts": 3,
+                "resolution": 2,
+                "subspaces": {"prompts": 2, "dimensions": [1, 2]},
+            }
+        },
+        "planes": {
+            "three_activations": {
+                **{key: early[key] for key in ("capture", "sites", "read")},
+                "prompts": 2,
+                "resolution": 11,
+            }
+        },
     }
 
 

@@ -92,6 +92,7 @@ Direction = Annotated[
     WithJsonSchema({"type": "string", "pattern": families.pattern(families.DIRECTIONS)}),
 ]
 Hooks = Annotated[list[Hook], BeforeValidator(_expand), Field(min_length=1)]
+Steps = Annotated[int, Field(ge=31), BeforeValidator(_integer)]
 
 
 class Strict(BaseModel):
@@ -457,7 +458,7 @@ class Perturbation(Experiment):
         description="End of the `absolute` path; null: twice the root mean square distance of two real activations.",
     )
     draws: Positive = Field(4, description="Directions per prompt and family.")
-    steps: Annotated[int, Field(ge=31), BeforeValidator(_integer)] = Field(
+    steps: Steps = Field(
         31, description="Points on a path, the undisturbed base included; 31 make 6 degrees on the sphere."
     )
     jensen_shannon: bool = Field(
@@ -490,6 +491,55 @@ class Perturbation(Experiment):
         return self
 
 
+class Subspaces(Strict):
+    """Is a direction an optimum in random subspaces of growing dimension? A step down the gradient of the crossing tells."""
+
+    prompts: Positive = Field(description="Base prompts, the first of the experiment's.")
+    draws: Positive = Field(1, description="Directions per prompt and family.")
+    dimensions: list[Positive] = Field([1, 2, 4, 8, 16], min_length=1, description="Dimensions of the subspaces.")
+    angle_deg: Float = Field(
+        20.0, gt=0, lt=90, description="Angle between a direction and those beside it, and of the step."
+    )
+
+
+class Optima(Experiment):
+    """Sensitivity optima: threshold angles over triangles of directions, on the sphere from real activations."""
+
+    kinds: list[Literal["toward", "mixture"]] = Field(
+        ["toward", "mixture"],
+        min_length=1,
+        description="`toward`: targets are interpolated and the base is taken away, as published; `mixture`: differences of two targets are, "
+        "which do not contain the base.",
+    )
+    draws: Positive = Field(
+        1, description="Triangles per prompt and kind, each with a real and with a random first corner."
+    )
+    resolution: Annotated[int, Field(ge=2), BeforeValidator(_integer)] = Field(
+        8, description="Steps along an edge of a triangle; n make (n + 1)(n + 2)/2 directions."
+    )
+    steps: Steps = Field(31, description="Points on the path from 0 to 180 degrees on which a crossing is sought.")
+    thresholds_nats: list[PositiveFloat] = Field(
+        [0.5], min_length=1, description="KL divergences whose first crossing is measured."
+    )
+    subspaces: Subspaces | None = Field(None, description="Random subspaces around directions; left out unless given.")
+
+    @model_validator(mode="after")
+    def _of_its_prompts(self) -> Optima:
+        if self.subspaces and self.subspaces.prompts > self.prompts:
+            raise ValueError(
+                f".subspaces.prompts: {self.subspaces.prompts}, but the experiment has {self.prompts}; lower the one or raise the other"
+            )
+        return self
+
+
+class Planes(Experiment):
+    """The plane through the activations of a prompt and of two others: the output at every point of a grid."""
+
+    resolution: Annotated[int, Field(ge=9), BeforeValidator(_integer)] = Field(
+        41, description="Points along each side of the grid, which reaches half the activations' spread beyond them."
+    )
+
+
 class Study(Strict):
     """A study: one file, from text to report."""
 
@@ -508,6 +558,8 @@ class Study(Strict):
     perturbations: dict[Name, Perturbation] = Field(
         default_factory=dict, description="Perturbation experiments, by name."
     )
+    optima: dict[Name, Optima] = Field(default_factory=dict, description="Searches for sensitivity optima, by name.")
+    planes: dict[Name, Planes] = Field(default_factory=dict, description="Planes through activations, by name.")
 
     @field_validator("captures")
     @classmethod
@@ -562,7 +614,7 @@ class Study(Strict):
 
 def experiments(study: Study) -> dict[str, Experiment]:
     """List all experiments that perturb, by their place in the config."""
-    sections: dict[str, dict[str, Any]] = {"perturbations": study.perturbations}
+    sections: dict[str, dict[str, Any]] = {name: getattr(study, name) for name in ("perturbations", "optima", "planes")}
     return {f"{section}.{name}": member for section, members in sections.items() for name, member in members.items()}
 
 

@@ -7,6 +7,7 @@ Compute-Optimal Large Language Models (2022), appendix F."""
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from actspace import disk, provenance, stages, tables
-from actspace.config import Perturbation, Study
+from actspace.config import Experiment, Optima, Perturbation, Planes, Study, experiments
 from actspace.disk import Lengths
 from actspace.hooks import layer_of
 
@@ -81,8 +82,17 @@ def flops_per_vector(shape: Shape, site: int, length: int) -> float:
     return 2 * sum(blocks) + 4 * len(blocks) * length * shape.d_model + 2 * shape.output_weights
 
 
-def vectors(experiment: Perturbation) -> int:
-    """Count the perturbed vectors of an experiment, at most: some curves cross no threshold, and are not refined."""
+def vectors(experiment: Experiment) -> int:
+    """Count the perturbed vectors of an experiment at one site, at most: not every curve crosses, or is walked to its end."""
+    if isinstance(experiment, Planes):
+        return experiment.prompts * (experiment.resolution**2 + 3)
+    if isinstance(experiment, Optima):
+        directions = experiment.prompts * experiment.draws * 2 * math.comb(experiment.resolution + 2, 2)
+        if own := experiment.subspaces:
+            directions += own.prompts * own.draws * 2 * (1 + 2 * max(own.dimensions) + len(own.dimensions))
+        levels = len(experiment.thresholds_nats)
+        return directions * len(experiment.kinds) * levels * (experiment.steps - 1 + HALVINGS)
+    assert isinstance(experiment, Perturbation)
     curves = experiment.prompts * experiment.draws
     for axis in (experiment.bases, experiment.directions, experiment.paths):
         curves *= len(axis)
@@ -104,8 +114,8 @@ def remaining(study: Study, shape: Shape, folder: Path) -> list[Work]:
     captures = [_capture(study, name, shape, folder) for name in study.captures]
     unfinished = {work.name.removeprefix("captures.") for work in captures if work.jobs}
     surrogates = [_surrogates(study, *pair, shape, folder, pair[1] in unfinished) for pair in disk.nulls(study)]
-    experiments = [_experiment(study, name, shape, folder, unfinished) for name in study.perturbations]
-    return captures + surrogates + experiments
+    perturbed = [_experiment(study, where, shape, folder, unfinished) for where in experiments(study)]
+    return captures + surrogates + perturbed
 
 
 def _capture(study: Study, name: str, shape: Shape, folder: Path) -> Work:
@@ -147,24 +157,30 @@ def _surrogates(study: Study, null: str, capture: str, shape: Shape, folder: Pat
     return Work(f"surrogates.{null}.{capture}", len(todo), rows=rows, size=_missing(todo, folder))
 
 
-def _experiment(study: Study, name: str, shape: Shape, folder: Path, unfinished: set[str]) -> Work:
-    settings = study.perturbations[name]
+def _experiment(study: Study, where: str, shape: Shape, folder: Path, unfinished: set[str]) -> Work:
+    settings = experiments(study)[where]
+    section, name = where.split(".", 1)
+    stage, table = {
+        "perturbations": (stages.perturbation, "curves"),
+        "optima": (stages.optima, "triangles"),
+        "planes": (stages.planes, "points"),
+    }[section]
 
     captures = {settings.capture, *_captures_of_fits(study, settings)}
 
     def done(site: str) -> bool:
-        curves = folder / "perturbations" / name / site / "curves.parquet"
-        return not captures & unfinished and bool(made_with(curves, stages.perturbation(study, name, site)))
+        path = folder / section / name / site / f"{table}.parquet"
+        return not captures & unfinished and bool(made_with(path, stage(study, name, site)))
 
     todo = [site for site in settings.sites if not done(site)]
     if not todo:
-        return Work(f"perturbations.{name}", 0)
+        return Work(where, 0)
     length = study.tokens[study.captures[settings.capture].tokens].length
     layers = [layer_of(site, shape.n_layers) for site in todo]
     flops = sum(vectors(settings) * flops_per_vector(shape, layer, length) for layer in layers)
     passes = flops / flops_per_token(shape, shape.n_layers, length)
     return Work(
-        f"perturbations.{name}",
+        where,
         len(todo),
         sequences=settings.prompts,
         tokens=len(todo) * vectors(settings),
@@ -175,8 +191,10 @@ def _experiment(study: Study, name: str, shape: Shape, folder: Path, unfinished:
     )
 
 
-def _captures_of_fits(study: Study, settings: Perturbation) -> set[str]:
+def _captures_of_fits(study: Study, settings: Experiment) -> set[str]:
     """Return the captures that the fits of an experiment were made on."""
+    if not isinstance(settings, Perturbation):
+        return set()
     fits = {study.dictionaries[fit.study].capture for fit in (settings.dictionary, settings.clusters) if fit}
     return fits | ({study.probes[settings.probe].capture} if settings.probe else set())
 
@@ -316,8 +334,8 @@ def summary(study: Study, work: Sequence[Work], folder: Path, device: str, start
         f"device: {device}, {study.model.dtype}, batches of at most {study.compute.batch_tokens:,} tokens; a job starts in {start:.1f} s",
         "time: forward passes, one job after another; tokenizing, fits and the report come on top",
     ]
-    if any(item.name.startswith("perturbations.") and item.jobs for item in work):
-        lines.append("tokens of perturbations: perturbed positions, at most")
+    if any(item.name in experiments(study) and item.jobs for item in work):
+        lines.append("tokens of perturbations, optima and planes: perturbed positions, at most")
     unknown = [item.name for item in work if item.jobs and item.tokens is None]
     return "\n".join(
         lines + ([f"?: known once the statements are tokenized ({', '.join(unknown)})"] if unknown else [])

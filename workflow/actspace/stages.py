@@ -32,7 +32,7 @@ CONTROLS = {
     "late_layer_control": ("sensitive_directions", "late_layer"),
     "random_weights_control": ("plateaus", "plateaus_random_weights"),
 }
-ONLY_DRAWN = ("toy_points", "toy_directions", "perturbation_curves")
+ONLY_DRAWN = ("toy_points", "toy_directions", "perturbation_curves", "triangles", "planes")
 """Tables too long, or too plain, for anybody to open as CSV."""
 
 
@@ -110,7 +110,9 @@ def tables(study: Study) -> list[str]:
     found += ["toy_truth", "toy_points", "toy_directions"] if study.toy else []
     found += ["probe_scores", "probe_summary", "probe_angles"] if study.probes else []
     names = ("curves", "thresholds", "statistics", "comparisons")
-    return found + ([f"perturbation_{name}" for name in names] if study.perturbations else [])
+    found += [f"perturbation_{name}" for name in names] if study.perturbations else []
+    found += ["triangles", "subspaces", "optima_statistics"] if study.optima else []
+    return found + (["planes", "plane_corners", "plane_statistics"] if study.planes else [])
 
 
 def figures(study: Study) -> dict[str, tuple[str, str]]:
@@ -126,6 +128,10 @@ def figures(study: Study) -> dict[str, tuple[str, str]]:
     for name, member in study.perturbations.items():
         kinds = ("curves", "thresholds", "histograms", *(("layers",) if _over_layers(member) else ()))
         listed |= {f"{kind}_{name}": (perturbations, kind) for kind in kinds}
+    for name, optima in study.optima.items():
+        kinds = ("triangles", "subspaces") if optima.subspaces else ("triangles",)
+        listed |= {f"{kind}_{name}": (perturbations, kind) for kind in kinds}
+    listed |= {f"planes_{name}": (perturbations, "planes") for name in study.planes}
     for control, pair in CONTROLS.items():
         listed |= {control: (perturbations, control)} if _comparable(study, *pair) else {}
     listed |= {"training": (perturbations, "training")} if _over_weights(study) else {}
@@ -328,6 +334,21 @@ def fits_used(study: Study, experiment: str, hook: str) -> dict[str, str]:
     if member.probe is not None:
         found[families.PROBE] = f"probes/{member.probe}/directions.safetensors"
     return found
+
+
+def optima(study: Study, optima: str, hook: str) -> dict[str, Any]:
+    """One search for sensitivity optima at one site."""
+    member = study.optima[optima]
+    own = member.model_dump(exclude=set(Experiment.model_fields))
+    if member.subspaces:
+        own["subspaces"]["n_prompts"] = own["subspaces"].pop("prompts")
+    return at_site(study, member, optima, hook) | own
+
+
+def planes(study: Study, planes: str, hook: str) -> dict[str, Any]:
+    """Planes through activations at one site."""
+    member = study.planes[planes]
+    return at_site(study, member, planes, hook) | member.model_dump(exclude=set(Experiment.model_fields))
 
 
 def at_site(study: Study, member: Experiment, experiment: str, hook: str) -> dict[str, Any]:

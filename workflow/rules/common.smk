@@ -47,6 +47,8 @@ wildcard_constraints:
     dictionaries=one_of(STUDY.dictionaries),
     probes=one_of(STUDY.probes),
     experiment=one_of(STUDY.perturbations),
+    optima=one_of(STUDY.optima),
+    planes=one_of(STUDY.planes),
 
 
 def stage_cfg(stage):

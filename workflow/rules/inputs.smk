@@ -133,22 +133,29 @@ def probe_results(table):
 # perturbations
 
 
+def experiment_of(wildcards):
+    """The member of whichever section the wildcard names."""
+    sections = {"experiment": "perturbations", "optima": "optima", "planes": "planes"}
+    section, name = next((sections[key], wildcards[key]) for key in sections if key in wildcards.keys())
+    return getattr(STUDY, section)[name]
+
+
 def experiment_pool(wildcards):
     """Training rows at the site: targets of directions."""
-    return shards_of(STUDY.perturbations[wildcards.experiment].capture, wildcards.hook, "train")
+    return shards_of(experiment_of(wildcards).capture, wildcards.hook, "train")
 
 
 def experiment_bases(wildcards):
     """Held-out rows at the site: base activations."""
-    return shards_of(STUDY.perturbations[wildcards.experiment].capture, wildcards.hook, "test")
+    return shards_of(experiment_of(wildcards).capture, wildcards.hook, "test")
 
 
 def experiment_model(wildcards):
-    return description_of(STUDY.perturbations[wildcards.experiment].capture)
+    return description_of(experiment_of(wildcards).capture)
 
 
 def experiment_tokens(wildcards):
-    return token_parts(STUDY.captures[STUDY.perturbations[wildcards.experiment].capture].tokens, "test")
+    return token_parts(STUDY.captures[experiment_of(wildcards).capture].tokens, "test")
 
 
 def experiment_fit(source):
@@ -161,10 +168,10 @@ def experiment_fit(source):
     return paths
 
 
-def all_experiments(table):
+def all_experiments(table, section="perturbations"):
     return [
-        f"results/{STUDY.study}/perturbations/{name}/{site}/{table}.parquet"
-        for name, member in STUDY.perturbations.items()
+        f"results/{STUDY.study}/{section}/{name}/{site}/{table}.parquet"
+        for name, member in getattr(STUDY, section).items()
         for site in member.sites
     ]
 
@@ -229,6 +236,10 @@ def study_artifacts():
         ),
         *all_experiments("curves"),
         *all_experiments("thresholds"),
+        *all_experiments("triangles", "optima"),
+        *all_experiments("subspaces", "optima"),
+        *all_experiments("points", "planes"),
+        *all_experiments("corners", "planes"),
         *study_tables(),
         *(f"{TABLES}/{name}.csv" for name in stages.tables(STUDY) if name not in stages.ONLY_DRAWN),
         *(f"{TABLES}/{name}.{kind}" for name in ("claims", "untested_claims") for kind in ("parquet", "csv")),

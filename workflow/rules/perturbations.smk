@@ -1,4 +1,4 @@
-# Perturbation sweeps: one job per experiment and site; then the statistics of all experiments.
+# Perturbation sweeps, sensitivity optima and planes: one job per experiment and site; then the statistics of all of a kind.
 
 
 rule perturbation:
@@ -56,3 +56,107 @@ rule perturbation_tables:
         code=code("perturbation_tables"),
     script:
         "../scripts/perturbation_tables.py"
+
+
+rule optima:
+    input:
+        **model_inputs(experiment_model),
+        **needs(
+            pool=experiment_pool,
+            bases=experiment_bases,
+            tokens=experiment_tokens,
+        ),
+    output:
+        **made(
+            triangles=f"{R}/optima/{{optima}}/{{hook}}/triangles.parquet",
+            subspaces=f"{R}/optima/{{optima}}/{{hook}}/subspaces.parquet",
+        ),
+    log:
+        f"{R}/logs/optima/{{optima}}/{{hook}}.log",
+    conda:
+        "../../envs/actspace.yaml"
+    threads: STUDY.compute.threads
+    resources:
+        **on_device(),
+        mem_mb=8000,
+        runtime=240,
+    params:
+        cfg=stage_cfg("optima"),
+        code=code("optima"),
+    script:
+        "../scripts/optima.py"
+
+
+rule optima_tables:
+    input:
+        **needs(triangles=all_experiments("triangles", "optima"), subspaces=all_experiments("subspaces", "optima")),
+    output:
+        **made(
+            triangles=f"{R}/tables/triangles.parquet",
+            subspaces=f"{R}/tables/subspaces.parquet",
+            subspaces_csv=f"{R}/tables/subspaces.csv",
+            statistics=f"{R}/tables/optima_statistics.parquet",
+            statistics_csv=f"{R}/tables/optima_statistics.csv",
+        ),
+    log:
+        f"{R}/logs/optima_tables.log",
+    localrule: True
+    conda:
+        "../../envs/actspace.yaml"
+    params:
+        cfg=member_cfg("statistics"),
+        code=code("optima_tables"),
+    script:
+        "../scripts/optima_tables.py"
+
+
+rule planes:
+    input:
+        **model_inputs(experiment_model),
+        **needs(
+            pool=experiment_pool,
+            bases=experiment_bases,
+            tokens=experiment_tokens,
+        ),
+    output:
+        **made(
+            points=f"{R}/planes/{{planes}}/{{hook}}/points.parquet",
+            corners=f"{R}/planes/{{planes}}/{{hook}}/corners.parquet",
+        ),
+    log:
+        f"{R}/logs/planes/{{planes}}/{{hook}}.log",
+    conda:
+        "../../envs/actspace.yaml"
+    threads: STUDY.compute.threads
+    resources:
+        **on_device(),
+        mem_mb=8000,
+        runtime=240,
+    params:
+        cfg=stage_cfg("planes"),
+        code=code("planes"),
+    script:
+        "../scripts/planes.py"
+
+
+rule plane_tables:
+    input:
+        **needs(points=all_experiments("points", "planes"), corners=all_experiments("corners", "planes")),
+    output:
+        **made(
+            points=f"{R}/tables/planes.parquet",
+            corners=f"{R}/tables/plane_corners.parquet",
+            corners_csv=f"{R}/tables/plane_corners.csv",
+            statistics=f"{R}/tables/plane_statistics.parquet",
+            statistics_csv=f"{R}/tables/plane_statistics.csv",
+        ),
+    log:
+        f"{R}/logs/plane_tables.log",
+    localrule: True
+    conda:
+        "../../envs/actspace.yaml"
+    params:
+        cfg=member_cfg("statistics"),
+        code=code("plane_tables"),
+    script:
+        "../scripts/plane_tables.py"

@@ -7,6 +7,7 @@ from functools import partial
 
 from actspace.report import figures_crossings as crossings
 from actspace.report import figures_dictionaries as dictionaries
+from actspace.report import figures_optima
 from actspace.report import figures_perturbations as perturbations
 from actspace.report import figures_probes as probes
 from actspace.report.spec import FigureSpec, Tables
@@ -152,15 +153,23 @@ def experiment_figures(experiment: str) -> dict[str, FigureSpec]:
     return {spec.id: spec for spec in specs}
 
 
-def figure_specs(experiments: Iterable[str]) -> dict[str, FigureSpec]:
-    """Return all figures of a study with these perturbation experiments, in the order of the report."""
+def figure_specs(
+    experiments: Iterable[str], optima: Iterable[str] = (), planes: Iterable[str] = ()
+) -> dict[str, FigureSpec]:
+    """Return all figures of a study with these experiments (sweeps, optima, planes), in the order of the report."""
     own = {i: spec for name in experiments for i, spec in experiment_figures(name).items()}
+    own |= {i: spec for name in optima for i, spec in figures_optima.optima_figures(name).items()}
+    own |= {i: spec for name in planes for i, spec in figures_optima.plane_figures(name).items()}
     general = {i: spec for i, spec in FIGURES.items() if spec.section != perturbations.SECTION}
     return {**general, **own, **{i: spec for i, spec in FIGURES.items() if i not in general}}
 
 
 def available_figures(tables: Tables) -> dict[str, FigureSpec]:
     """Return the figures that the tables of a study can fill, in the order of the report."""
-    curves = tables.get("perturbation_curves")
-    experiments = [] if curves is None or curves.empty else [str(name) for name in curves["experiment"].unique()]
-    return {i: spec for i, spec in figure_specs(experiments).items() if spec.available(tables)}
+    names = [_experiments(tables, name) for name in ("perturbation_curves", "triangles", "planes")]
+    return {i: spec for i, spec in figure_specs(*names).items() if spec.available(tables)}
+
+
+def _experiments(tables: Tables, name: str) -> list[str]:
+    table = tables.get(name)
+    return [] if table is None or table.empty else [str(experiment) for experiment in table["experiment"].unique()]

@@ -24,6 +24,8 @@ TITLES = {
     "perturbation_statistics": "Statistics of every arm",
     "perturbation_comparisons": "Comparisons of arms",
     "perturbation_thresholds": "Threshold crossings",
+    "optima_statistics": "Sensitivity optima: corners, neighbours and subspaces",
+    "plane_statistics": "Planes: slopes around activations",
     "claims": "Claims",
 }
 
