@@ -61,6 +61,15 @@ def of_real(statistic, to):
     return change
 
 
+def region(statistic, to, site):
+    def change(table):
+        here = (table["experiment"] == "between_prompts") & (table["site"] == site)
+        return changed(table, here & (table["statistic"] == statistic), to=to)
+
+    return change
+
+
+EARLY, HOOK = "blocks.1.hook_resid_pre", "blocks.9.hook_resid_post"
 REAL, COVARIANCE = "real|toward_real", "real|toward_covariance_random"
 MIXTURES = ("real|real_mixture", "real|covariance_mixture")
 RANDOM, RANDOM_MIXTURE = "covariance_random|toward_covariance_random", "covariance_random|covariance_mixture"
@@ -126,6 +135,10 @@ FALSIFIED = [
     ),
     ("vanishes_at_late_layer", auroc("late_layer", 0.1, REAL, COVARIANCE), "holds", "fails"),
     ("plateaus_need_training", auroc("plateaus", 0.4, RANDOM, COVARIANCE), "holds", "fails"),
+    ("regions_emerge_in_training", region("max_slope", 0.9, site=EARLY), "holds", "fails"),
+    ("regions_sharpen_with_layers", region("max_slope", 9.0, site=HOOK), "holds", "fails"),
+    ("region_changes_are_steep", region("excess_at_region_changes", -0.1, site=EARLY), "holds", "fails"),
+    ("space_is_spiky", lambda t: changed(t, t["source"] == "real_minus_covariance_random", to=-0.1), "holds", "fails"),
 ]
 
 
@@ -154,7 +167,8 @@ def test_a_claim_needs_its_table_alone(tables, claim):
 
 
 def test_every_claim_shows_a_figure_of_the_report(tables):
-    shown = {i for i, spec in figure_specs(EXPERIMENTS).items() if spec.available(tables)}
+    specs = figure_specs(EXPERIMENTS, ["between_prompts"], ["activations"])
+    shown = {i for i, spec in specs.items() if spec.available(tables)}
     assert {claim.figure for claim in claims.CLAIMS} <= shown
 
 
@@ -247,3 +261,20 @@ def test_a_plateau_angle_names_that_of_random_bases_beside_its_own(tables):
     found = claims.evaluate(tables).set_index("id").loc["plateau_angle"]
     assert (found["value"], found["low"], found["high"]) == (45, 42, 48)
     assert "from a random base 15.0 (12.0 to 18.0)" in found["statistic"]
+
+
+def test_trained_regions_are_not_taken_for_random_ones(tables):
+    table = tables["region_statistics"].assign(weights="trained")
+    missing = claims.untested({"region_statistics": table}).set_index("id")["reason"]
+    assert "not studied with random weights" in missing["regions_emerge_in_training"]
+
+
+def test_regions_of_one_site_do_not_show_sharpening(tables):
+    table = tables["region_statistics"]
+    missing = claims.untested({"region_statistics": table[table["site"] == EARLY]}).set_index("id")["reason"]
+    assert missing["regions_sharpen_with_layers"] == "regions of between_prompts were studied at one site alone"
+
+
+def test_the_toy_alone_says_nothing_about_activations(tables):
+    table = tables["spike_statistics"]
+    assert "space_is_spiky" not in set(claims.evaluate({"spike_statistics": table[table["hook"] == "toy"]})["id"])

@@ -6,6 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from region_tables import region_tables
+
 HOOK, EARLY, LATE = "blocks.9.hook_resid_post", "blocks.2.hook_resid_pre", "blocks.28.hook_resid_pre"
 STEPS, SPHERE, STRAIGHT = 31, np.linspace(0, 180, 31), np.linspace(0, 1, 31)
 EXPERIMENTS = {
@@ -232,6 +234,7 @@ def study_tables(n_prompts: int = 6, n_draws: int = 2) -> dict[str, pd.DataFrame
         "perturbation_thresholds": perturbation_thresholds(curves),
         "perturbation_statistics": perturbation_statistics(),
         "perturbation_comparisons": perturbation_comparisons(),
+        **region_tables(),
     }
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from actspace import disk, provenance, stages, tables
-from actspace.config import Perturbation, Study
+from actspace.config import Experiment, Perturbation, Study
 from actspace.disk import Lengths
 from actspace.hooks import layer_of
 
@@ -105,7 +105,8 @@ def remaining(study: Study, shape: Shape, folder: Path) -> list[Work]:
     unfinished = {work.name.removeprefix("captures.") for work in captures if work.jobs}
     surrogates = [_surrogates(study, *pair, shape, folder, pair[1] in unfinished) for pair in disk.nulls(study)]
     experiments = [_experiment(study, name, shape, folder, unfinished) for name in study.perturbations]
-    return captures + surrogates + experiments
+    regions = [_regions(study, name, shape, folder, unfinished) for name in study.regions]
+    return captures + surrogates + experiments + regions
 
 
 def _capture(study: Study, name: str, shape: Shape, folder: Path) -> Work:
@@ -157,17 +158,35 @@ def _experiment(study: Study, name: str, shape: Shape, folder: Path, unfinished:
         return not captures & unfinished and bool(made_with(curves, stages.perturbation(study, name, site)))
 
     todo = [site for site in settings.sites if not done(site)]
+    return _at_sites(study, f"perturbations.{name}", settings, todo, vectors(settings), shape)
+
+
+def _regions(study: Study, name: str, shape: Shape, folder: Path, unfinished: set[str]) -> Work:
+    settings = study.regions[name]
+    captures = {settings.capture} | ({study.dictionaries[settings.cells.study].capture} if settings.cells else set())
+
+    def done(site: str) -> bool:
+        table = folder / "regions" / name / f"{site}.parquet"
+        return not captures & unfinished and bool(made_with(table, stages.regions(study, name, site)))
+
+    todo = [site for site in settings.sites if not done(site)]
+    n = settings.prompts * (1 + settings.pairs * settings.steps)
+    return _at_sites(study, f"regions.{name}", settings, todo, n, shape)
+
+
+def _at_sites(study: Study, name: str, settings: Experiment, todo: list[str], n: int, shape: Shape) -> Work:
+    """Count the work of n perturbed vectors at each of the sites that are still to do."""
     if not todo:
-        return Work(f"perturbations.{name}", 0)
+        return Work(name, 0)
     length = study.tokens[study.captures[settings.capture].tokens].length
     layers = [layer_of(site, shape.n_layers) for site in todo]
-    flops = sum(vectors(settings) * flops_per_vector(shape, layer, length) for layer in layers)
+    flops = sum(n * flops_per_vector(shape, layer, length) for layer in layers)
     passes = flops / flops_per_token(shape, shape.n_layers, length)
     return Work(
-        f"perturbations.{name}",
+        name,
         len(todo),
         sequences=settings.prompts,
-        tokens=len(todo) * vectors(settings),
+        tokens=len(todo) * n,
         flops=flops,
         depth=shape.n_layers,
         length=length,
@@ -316,8 +335,8 @@ def summary(study: Study, work: Sequence[Work], folder: Path, device: str, start
         f"device: {device}, {study.model.dtype}, batches of at most {study.compute.batch_tokens:,} tokens; a job starts in {start:.1f} s",
         "time: forward passes, one job after another; tokenizing, fits and the report come on top",
     ]
-    if any(item.name.startswith("perturbations.") and item.jobs for item in work):
-        lines.append("tokens of perturbations: perturbed positions, at most")
+    if any(item.name.startswith(("perturbations.", "regions.")) and item.jobs for item in work):
+        lines.append("tokens of perturbations and regions: perturbed positions, at most")
     unknown = [item.name for item in work if item.jobs and item.tokens is None]
     return "\n".join(
         lines + ([f"?: known once the statements are tokenized ({', '.join(unknown)})"] if unknown else [])

@@ -47,6 +47,8 @@ wildcard_constraints:
     dictionaries=one_of(STUDY.dictionaries),
     probes=one_of(STUDY.probes),
     experiment=one_of(STUDY.perturbations),
+    regions=one_of(STUDY.regions),
+    spikes=one_of(STUDY.spikes),
 
 
 def stage_cfg(stage):

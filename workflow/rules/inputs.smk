@@ -169,6 +169,57 @@ def all_experiments(table):
     ]
 
 
+# regions, and the space between activations
+
+
+def region_rows(split):
+    """Rows of one split at the site."""
+
+    def paths(wildcards):
+        return shards_of(STUDY.regions[wildcards.regions].capture, wildcards.hook, split)
+
+    return paths
+
+
+def region_tokens(wildcards):
+    return token_parts(STUDY.captures[STUDY.regions[wildcards.regions].capture].tokens, "test")
+
+
+def region_cells(wildcards):
+    """The dictionary whose cells are looked up at the site, if there is one."""
+    fit = stages.cells(STUDY, wildcards.regions, wildcards.hook)
+    return [] if fit is None else [f"results/{STUDY.study}/{fit}"]
+
+
+def all_regions():
+    return [
+        f"results/{STUDY.study}/regions/{name}/{site}.parquet"
+        for name, member in STUDY.regions.items()
+        for site in member.sites
+    ]
+
+
+def spike_fits(wildcards):
+    member = STUDY.spikes[wildcards.spikes]
+    folder = f"results/{STUDY.study}/dictionaries/{member.dictionaries}/{member.hook}/real"
+    return [f"{folder}/{fit}.safetensors" for fit in member.fits]
+
+
+def spike_rows(wildcards):
+    member = STUDY.spikes[wildcards.spikes]
+    return shards_of(STUDY.dictionaries[member.dictionaries].capture, member.hook, "test")
+
+
+def spike_moments(wildcards):
+    member = STUDY.spikes[wildcards.spikes]
+    return moments_of(STUDY.dictionaries[member.dictionaries].capture, member.hook)
+
+
+def all_spikes():
+    toy = [f"results/{STUDY.study}/toy_superposition.parquet"] if STUDY.toy_superposition else []
+    return [f"results/{STUDY.study}/spikes/{name}.parquet" for name in STUDY.spikes] + toy
+
+
 # report
 
 TABLES = f"results/{STUDY.study}/tables"
@@ -229,6 +280,8 @@ def study_artifacts():
         ),
         *all_experiments("curves"),
         *all_experiments("thresholds"),
+        *all_regions(),
+        *all_spikes(),
         *study_tables(),
         *(f"{TABLES}/{name}.csv" for name in stages.tables(STUDY) if name not in stages.ONLY_DRAWN),
         *(f"{TABLES}/{name}.{kind}" for name in ("claims", "untested_claims") for kind in ("parquet", "csv")),

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from actspace.claims import dictionaries, perturbations, probes
+from actspace.claims import dictionaries, perturbations, probes, regions
 from actspace.claims.entry import Claim, NotTestedError, Tables
 from actspace.claims.intervals import judge
 
-CLAIMS: tuple[Claim, ...] = (*probes.CLAIMS, *dictionaries.CLAIMS, *perturbations.CLAIMS)
+CLAIMS: tuple[Claim, ...] = (*probes.CLAIMS, *dictionaries.CLAIMS, *perturbations.CLAIMS, *regions.CLAIMS)
 COLUMNS = (
     *("id", "title", "source", "sentence", "statistic", "value", "low", "high"),
     *("criterion", "verdict", "figure", "note"),
@@ -24,8 +24,8 @@ def evaluate(tables: Tables, claims: Sequence[Claim] = CLAIMS) -> pd.DataFrame:
     Parameters
     ----------
     tables : mapping from table name to DataFrame
-        Any of `dictionary_metrics`, `toy_truth`, `probe_summary`, `perturbation_statistics` and
-        `perturbation_comparisons`; others are not read.
+        Any of `dictionary_metrics`, `toy_truth`, `probe_summary`, `perturbation_statistics`,
+        `perturbation_comparisons`, `region_statistics` and `spike_statistics`; others are not read.
 
     Returns
     -------

@@ -24,6 +24,8 @@ TITLES = {
     "perturbation_statistics": "Statistics of every arm",
     "perturbation_comparisons": "Comparisons of arms",
     "perturbation_thresholds": "Threshold crossings",
+    "region_statistics": "Statistics of regions",
+    "spike_statistics": "Rises half-way between activations",
     "claims": "Claims",
 }
 
