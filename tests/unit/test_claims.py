@@ -69,10 +69,17 @@ def statistic(name, to, **wanted):
         assert chosen.any()
         return changed(table, chosen, to=to)
 
+
+def region(statistic, to, site):
+    def change(table):
+        here = (table["experiment"] == "between_prompts") & (table["site"] == site)
+        return changed(table, here & (table["statistic"] == statistic), to=to)
+
     return change
 
 
 CORNER = {"name": "corner_before_neighbours", "corners": "real_and_two_random"}
+EARLY, HOOK = "blocks.1.hook_resid_pre", "blocks.9.hook_resid_post"
 REAL, COVARIANCE = "real|toward_real", "real|toward_covariance_random"
 MIXTURES = ("real|real_mixture", "real|covariance_mixture")
 RANDOM, RANDOM_MIXTURE = "covariance_random|toward_covariance_random", "covariance_random|covariance_mixture"
@@ -153,6 +160,10 @@ FALSIFIED = [
         "fails",
     ),
     ("plateaus_in_the_plane", statistic("relative_slope", to=1.2), "holds", "fails"),
+    ("regions_emerge_in_training", region("max_slope", 0.9, site=EARLY), "holds", "fails"),
+    ("regions_sharpen_with_layers", region("max_slope", 9.0, site=HOOK), "holds", "fails"),
+    ("region_changes_are_steep", region("excess_at_region_changes", -0.1, site=EARLY), "holds", "fails"),
+    ("space_is_spiky", lambda t: changed(t, t["source"] == "real_minus_covariance_random", to=-0.1), "holds", "fails"),
 ]
 
 
@@ -181,11 +192,10 @@ def test_a_claim_needs_its_table_alone(tables, claim):
 
 
 def test_every_claim_shows_a_figure_of_the_report(tables):
-    shown = {
-        i
-        for i, spec in figure_specs(EXPERIMENTS, ["sensitivity_optima"], ["three_activations"]).items()
-        if spec.available(tables)
-    }
+    specs = figure_specs(
+        EXPERIMENTS, ["sensitivity_optima"], ["three_activations"], ["between_prompts"], ["activations"]
+    )
+    shown = {i for i, spec in specs.items() if spec.available(tables)}
     assert {claim.figure for claim in claims.CLAIMS} <= shown
 
 
@@ -278,3 +288,20 @@ def test_a_plateau_angle_names_that_of_random_bases_beside_its_own(tables):
     found = claims.evaluate(tables).set_index("id").loc["plateau_angle"]
     assert (found["value"], found["low"], found["high"]) == (45, 42, 48)
     assert "from a random base 15.0 (12.0 to 18.0)" in found["statistic"]
+
+
+def test_trained_regions_are_not_taken_for_random_ones(tables):
+    table = tables["region_statistics"].assign(weights="trained")
+    missing = claims.untested({"region_statistics": table}).set_index("id")["reason"]
+    assert "not studied with random weights" in missing["regions_emerge_in_training"]
+
+
+def test_regions_of_one_site_do_not_show_sharpening(tables):
+    table = tables["region_statistics"]
+    missing = claims.untested({"region_statistics": table[table["site"] == EARLY]}).set_index("id")["reason"]
+    assert missing["regions_sharpen_with_layers"] == "regions of between_prompts were studied at one site alone"
+
+
+def test_the_toy_alone_says_nothing_about_activations(tables):
+    table = tables["spike_statistics"]
+    assert "space_is_spiky" not in set(claims.evaluate({"spike_statistics": table[table["hook"] == "toy"]})["id"])

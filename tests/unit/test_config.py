@@ -48,9 +48,9 @@ NAME = "does not have the form ^[A-Za-z0-9][A-Za-z0-9_-]*$"
 ABSENT = object()
 
 
-def changed(path: str, value: Any) -> dict[str, Any]:
+def changed(path: str, value: Any, base: dict[str, Any] = BASE) -> dict[str, Any]:
     """Return the base study with one key set (or left out, for `ABSENT`); numbers in the path are places in lists."""
-    config = copy.deepcopy(BASE)
+    config = copy.deepcopy(base)
     *parents, last = (int(key) if key.isdigit() else key for key in path.split("/"))
     section: Any = config
     for key in parents:
@@ -446,3 +446,77 @@ def test_interpolation_may_end_at_the_reconstruction():
     assert read_study(with_fits(directions=["reconstruction_error", "toward_real"], **edits))
     line = "perturbations.plateau.paths: `interpolate` ends at a target, and 'decoder_active' has none"
     assert complaint(with_fits(directions=["decoder_active"], **edits)).startswith(line)
+
+
+BETWEEN: dict[str, Any] = {
+    "regions": {
+        "between": {
+            "capture": "ends",
+            "sites": ["blocks.1.hook_resid_pre"],
+            "read": "blocks.1.hook_resid_post",
+            "prompts": 4,
+            "clusters": 2,
+        }
+    },
+    "spikes": {"saes": {"dictionaries": "both", "hook": "blocks.0.hook_resid_post", "fits": ["topk-n8-k2-s0"]}},
+    "toy_superposition": {},
+}
+
+
+def between(path: str, value: Any) -> dict[str, Any]:
+    """Return the base study with regions and spikes, and one of their keys set."""
+    return changed(path, value, BASE | BETWEEN)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "line"),
+    [
+        (
+            "regions/between/clusters",
+            4,
+            "regions.between.clusters: 4 regions of 4 prompts; lower it or raise `prompts`",
+        ),
+        (
+            "regions/between/prompts",
+            7,
+            "regions.between.prompts: 7, but tokens.prompts.test is 6; lower the one or raise the other",
+        ),
+        (
+            "regions/between/cells",
+            {"study": "none", "fit": "kmeans-k4-s0"},
+            "regions.between.cells.study: there is no entry of `dictionaries` named 'none'; there are: both",
+        ),
+        (
+            "regions/between/cells",
+            {"study": "both", "fit": "kmeans-k4-s0"},
+            "regions.between.cells.study: fitted at blocks.0.hook_resid_post, which is none of `sites`; add it there, or "
+            "leave this out",
+        ),
+        (
+            "spikes/saes/hook",
+            "blocks.1.hook_resid_pre",
+            "spikes.saes.hook: there is no hook of `dictionaries.both` named 'blocks.1.hook_resid_pre'; there are: "
+            "blocks.0.hook_resid_post; did you mean 'blocks.0.hook_resid_post'?",
+        ),
+        (
+            "spikes/saes/fits/0",
+            "topk-n8-k3-s0",
+            "spikes.saes.fits[0]: 'topk-n8-k3-s0' is not a fit of `dictionaries.both`; there are: kmeans-k4-s0, "
+            "topk-n8-k2-s0; did you mean 'topk-n8-k2-s0'?",
+        ),
+        ("spikes/saes/steps", 20, "spikes.saes.steps: 20 steps have no middle; use an odd number"),
+        ("toy_superposition/features", [4], "toy_superposition.active: 6, but there are 4 features; lower it"),
+        ("toy_superposition/k", 600, "toy_superposition.k: 600, but there are 512 features; lower it"),
+    ],
+)
+def test_regions_and_spikes_refuse_what_cannot_be(path, value, line):
+    assert complaint(between(path, value)) == line
+
+
+def test_cells_are_those_of_k_means():
+    config = between("regions/between/cells", {"study": "both", "fit": "topk-n8-k2-s0"})
+    config["dictionaries"]["both"]["hooks"] = ["blocks.1.hook_resid_pre"]
+    config["captures"]["whole"]["hooks"] = ["blocks.1.hook_resid_pre"]
+    config["spikes"]["saes"]["hook"] = "blocks.1.hook_resid_pre"
+    line = "regions.between.cells.fit: 'topk-n8-k2-s0' is not a k-means fit of `dictionaries.both`; there are: kmeans"
+    assert complaint(config).startswith(line)

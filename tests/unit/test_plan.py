@@ -50,6 +50,17 @@ CONFIG: dict[str, Any] = {
             "draws": 3,
         }
     },
+    "regions": {
+        "between": {
+            "capture": "ends",
+            "sites": [PRE],
+            "read": POST,
+            "prompts": 5,
+            "clusters": 2,
+            "pairs": 3,
+            "steps": 11,
+        }
+    },
 }
 SHAPE = plan.Shape(d_model=8, block_weights=(100, 200), output_weights=1000)
 CONTEXTS = [f"activations/contexts/{hook}/{part}.parquet" for hook in (PRE, POST) for part in ("train-000", "test-001")]
@@ -218,6 +229,12 @@ def test_an_experiment_counts_the_positions_of_its_curves_and_of_their_crossings
     assert work.flops == vectors * (2 * 200 + 4 * 16 * 8 + 2 * 1000)
 
 
+def test_regions_count_the_points_of_their_paths_and_the_undisturbed_prompts(study, tmp_path):
+    work = work_of("regions.between", study, tmp_path)
+    assert (work.jobs, work.tokens) == (1, 5 * (1 + 3 * 11))
+    assert work.flops == work.tokens * (2 * 200 + 4 * 16 * 8 + 2 * 1000)
+
+
 # --- room ------------------------------------------------------------------------------------------------------------------------------------
 
 
@@ -295,7 +312,8 @@ def test_each_kind_of_pass_is_measured_once_and_the_time_is_shared_out(study, tm
     seconds = {item.name: item.seconds for item in work}
     assert seconds["captures.contexts"] == pytest.approx(4 * 10 + 2256 / 2000)
     vector, token = 2 * 200 + 4 * 16 * 8 + 2 * 1000, 2 * 300 + 2 * 2 * 16 * 8
-    assert seconds["perturbations.plateaus"] == pytest.approx(10 + plan.total(work[-1:]).tokens * vector / token / 2000)
+    vectors = next(item.tokens for item in work if item.name == "perturbations.plateaus")
+    assert seconds["perturbations.plateaus"] == pytest.approx(10 + vectors * vector / token / 2000)
     assert seconds["captures.facts"] is None
 
 

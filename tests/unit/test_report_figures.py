@@ -40,8 +40,9 @@ def holds_line(figure: Figure, x: np.ndarray, y: np.ndarray) -> bool:
 
 def test_a_full_study_fills_every_figure(drawings):
     experiments = ("plateaus", "sensitive_directions", "late_layer", "plateaus_random_weights")
-    specs = figure_specs(experiments, ["sensitivity_optima"], ["three_activations"])
-    assert set(drawings) == {i for i in specs if not i.startswith("layers_")}
+    regions, spikes = ("between_prompts", "between_prompts_random_weights"), ("activations", "toy_superposition")
+    known = figure_specs(experiments, ["sensitivity_optima"], ["three_activations"], regions, spikes)
+    assert set(drawings) == {i for i in known if not i.startswith("layers_")}
 
 
 def test_no_figure_is_offered_without_its_tables():

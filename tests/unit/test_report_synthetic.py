@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from region_tables import region_tables
 from synthetic_optima import optima_tables
 
 HOOK, EARLY, LATE = "blocks.9.hook_resid_post", "blocks.2.hook_resid_pre", "blocks.28.hook_resid_pre"
@@ -235,6 +236,7 @@ def study_tables(n_prompts: int = 6, n_draws: int = 2) -> dict[str, pd.DataFrame
         "perturbation_statistics": perturbation_statistics(),
         "perturbation_comparisons": perturbation_comparisons(),
         **optima_tables(),
+        **region_tables(),
     }
 
 

@@ -50,9 +50,22 @@ BASE: dict[str, Any] = {
     "perturbations": {"plateaus": EXPERIMENT},
     "optima": {"corners": AT_SITE | {"subspaces": {"prompts": 2}}},
     "planes": {"plane": AT_SITE},
+    "regions": {"between": {"capture": "ends", "sites": [PRE], "read": POST, "prompts": 4, "clusters": 2}},
+    "spikes": {"saes": {"dictionaries": "both", "hook": PRE, "fits": ["topk-n8-k2-s0", "pca-r2"]}},
+    "toy_superposition": {},
 }
 SHARED = ("report", "splice both", "activation_table")  # one job for all: the page, the fits spliced in turn, a table
-WHOLE_STUDY = ("model", "selfcheck", "toy", "report", "statistics", "convert_model", "activation_table", "no_settings")
+WHOLE_STUDY = (
+    "model",
+    "selfcheck",
+    "toy",
+    "toy_superposition",
+    "report",
+    "statistics",
+    "convert_model",
+    "activation_table",
+    "no_settings",
+)
 
 
 def changed(*edits: tuple[str, Any]) -> Study:
@@ -79,9 +92,10 @@ def members(study: Study) -> Iterator[tuple[str, dict[str, str]]]:
         for name, member in study.perturbations.items()
         for site in member.sites
     )
-    for section in ("optima", "planes"):
+    for section in ("optima", "planes", "regions"):
         for name, member in getattr(study, section).items():
             yield from ((section, {section: name, "hook": site}) for site in member.sites)
+    yield from (("spikes", {"spikes": name}) for name in study.spikes)
     for capture, hook in stages.hooks_with_moments(study):
         yield "moments", {"capture": capture, "hook": hook}
         for split in stages.SPLITS:
@@ -174,9 +188,12 @@ def test_the_device_is_in_no_cfg():
     ("edit", "stages_that_run"),
     [
         (("compute/batch_tokens", 64), {"activations"}),
-        (("compute/rows_per_launch", 64), {"perturbation", "optima", "planes"}),
+        (("compute/rows_per_launch", 64), {"perturbation", "optima", "planes", "regions"}),
         (("captures/whole/storage", "float32"), {"activations"}),
-        (("captures/whole/select/first_position", 2), {"moments", "surrogate", "fit", "dictionary_metrics", "splice"}),
+        (
+            ("captures/whole/select/first_position", 2),
+            {"moments", "surrogate", "fit", "dictionary_metrics", "splice", "spikes"},
+        ),
         (("captures/whole/select/norm_outliers", 9), {"moments", "surrogate"}),
         (("tokens/prompts/length", 9), {"tokens"}),
         (("probes/truth/splits", 3), {"probes"}),
@@ -188,6 +205,11 @@ def test_the_device_is_in_no_cfg():
         (("dictionaries/both/splice_sequences", 3), {"splice"}),
         (("title", "Another"), set()),
         (("toy/draws", 3), {"toy"}),
+        (("regions/between/clusters", 3), {"regions"}),
+        (("regions/between/cells", {"study": "both", "fit": "kmeans-k4-s0"}), set()),  # an input
+        (("spikes/saes/pairs", 7), {"spikes"}),
+        (("spikes/saes/fits", ["pca-r2"]), set()),  # inputs
+        (("toy_superposition/k", 3), {"toy_superposition"}),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else "",
 )
@@ -196,7 +218,7 @@ def test_a_key_is_in_the_cfg_of_the_stages_that_use_it_alone(edit, stages_that_r
 
 
 def test_the_gauge_is_in_the_cfg_of_all_that_run_the_model():
-    expected = {"model", "selfcheck", "activations", "splice", "perturbation", "optima", "planes", "report"}
+    expected = {"model", "selfcheck", "activations", "splice", "perturbation", "optima", "planes", "regions", "report"}
     assert rerun_after(("model/gauge", "centred")) == expected
 
 
@@ -283,7 +305,10 @@ def test_what_the_model_must_be_able_to_do_is_listed_by_its_place_in_the_config(
             "captures.facts.hooks": [PRE],
         },
         "lengths": {"tokens.prompts.length": 8},
-        "sites": {place: [[PRE], POST] for place in ("perturbations.plateaus", "optima.corners", "planes.plane")},
+        "sites": {
+            place: [[PRE], POST]
+            for place in ("perturbations.plateaus", "optima.corners", "planes.plane", "regions.between")
+        },
     }
 
 
@@ -303,6 +328,7 @@ def test_every_part_of_a_study_has_its_figures():
     assert "layers_plateaus" in stages.figures(changed(("perturbations/plateaus", several)))
     assert {"triangles_corners", "subspaces_corners", "planes_plane"} <= set(figures)
     assert "subspaces_corners" not in stages.figures(changed(("optima/corners/subspaces", None)))
+    assert {"regions_between", "spikes_saes", "toy_superposition"} <= set(figures)
     assert "random_weights_control" not in figures  # there is no experiment to compare with
     both = changed(("perturbations/plateaus_random_weights", EXPERIMENT | {"capture": "drawn"}))
     assert "random_weights_control" in stages.figures(both)
@@ -344,3 +370,14 @@ def test_only_experiments_made_from_fits_have_them_in_their_cfg():
     assert stages.fits_used(study, "latents", PRE) == {
         "dictionary": f"dictionaries/both/{PRE}/real/l1-n8-c0.5-s0.safetensors"
     }
+
+
+def test_cells_are_those_of_the_fit_at_the_sites_that_it_has():
+    study = changed(
+        ("captures/ends/hooks", [PRE, POST]),
+        ("regions/between/sites", [PRE, POST]),
+        ("regions/between/cells", {"study": "both", "fit": "kmeans-k4-s0"}),
+    )
+    assert stages.cells(study, "between", PRE) == f"dictionaries/both/{PRE}/real/kmeans-k4-s0.safetensors"
+    assert stages.cells(study, "between", POST) is None
+    assert stages.cells(changed(), "between", PRE) is None

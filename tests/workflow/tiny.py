@@ -141,6 +141,26 @@ def config(architecture: str) -> dict[str, Any]:
         },
         "probes": {"truth": {"capture": "statements", "splits": 3}},
         "toy": {"d_model": 8, "points": 2000, "draws": 2},
+        "regions": {
+            "between_prompts": {
+                "capture": "prompts",
+                "sites": ["blocks.1.hook_resid_pre"],
+                "read": "blocks.1.hook_resid_post",
+                "prompts": 6,
+                "clusters": 2,
+                "steps": 11,
+            }
+        },
+        "spikes": {
+            "activations": {
+                "dictionaries": "residual",
+                "hook": "blocks.0.hook_resid_post",
+                "fits": ["topk-n48-k4-s0", "kmeans-k4-s0"],
+                "pairs": 8,
+                "steps": 5,
+            }
+        },
+        "toy_superposition": {"d_model": 16, "features": [8, 32], "active": 2, "k": 3, "pairs": 8, "steps": 5},
         "perturbations": {
             "plateaus": {
                 **early,

@@ -424,7 +424,9 @@ class Experiment(Strict):
 class Fit(Strict):
     """One fit of a dictionary study, to the real data at the perturbed site."""
 
-    study: Name = Field(description="Name of an entry of `dictionaries` that has all perturbed sites among its hooks.")
+    study: Name = Field(
+        description="Name of an entry of `dictionaries` that has all perturbed sites among its hooks; for `cells`, some of them."
+    )
     fit: str = Field(description="The fit, as its file is named: `topk-n1024-k16-s0`, `kmeans-k256-s0`.")
 
 
@@ -532,12 +534,89 @@ class Optima(Experiment):
         return self
 
 
+class Regions(Experiment):
+    """Walk from the activation of one prompt to that of another, and see which region the output is in.
+
+    `prompts` are all that there is: each is walked from, to others of them, and their outputs make the regions.
+    """
+
+    pairs: Positive = Field(1, description="Other prompts that each prompt is walked to.")
+    steps: Annotated[int, Field(ge=11), BeforeValidator(_integer)] = Field(
+        31, description="Points on a path, both ends included. Finer steps find steeper slopes."
+    )
+    clusters: Annotated[int, Field(ge=2), BeforeValidator(_integer)] = Field(
+        8, description="Regions: clusters of the outputs of the undisturbed prompts at `read`."
+    )
+    cells: Fit | None = Field(
+        None, description="k-means fit whose cells are looked up along the paths, at those sites that it was made at."
+    )
+
+    @model_validator(mode="after")
+    def _fewer_clusters_than_prompts(self) -> Regions:
+        if self.clusters >= self.prompts:
+            raise ValueError(
+                f".clusters: {self.clusters} regions of {self.prompts} prompts; lower it or raise `prompts`"
+            )
+        return self
+
+
 class Planes(Experiment):
     """The plane through the activations of a prompt and of two others: the output at every point of a grid."""
 
     resolution: Annotated[int, Field(ge=9), BeforeValidator(_integer)] = Field(
         41, description="Points along each side of the grid, which reaches half the activations' spread beyond them."
     )
+
+
+def _odd(value: int) -> int:
+    if value % 2 == 0:
+        raise ValueError(f": {value} steps have no middle; use an odd number")
+    return value
+
+
+Odd = Annotated[int, Field(ge=3), AfterValidator(_odd), BeforeValidator(_integer)]
+
+
+class Spikes(Strict):
+    """Dictionaries read out along segments between held-out activations, and between covariance-random vectors."""
+
+    dictionaries: Name = Field(description="Name of an entry of `dictionaries`.")
+    hook: Hook = Field(description="Hook point of that entry.")
+    fits: list[str] = Field(
+        min_length=1,
+        description="Its fits, as their files are named: `topk-n1024-k16-s0`. A linear one (`pca-r64`) is the control.",
+    )
+    pairs: Positive = Field(200, description="Pairs of each kind; real ones are of two documents.")
+    steps: Odd = Field(
+        21, description="Points on a segment, both ends included; an odd number, so that one is the middle."
+    )
+
+
+class ToySuperposition(Strict):
+    """Sparse sums of known directions, and the same read-outs of the true dictionary: a spiky space whose answer is known."""
+
+    d_model: Positive = Field(512, description="Dimensions.")
+    features: list[Positive] = Field(
+        [512, 2048],
+        min_length=1,
+        description="Numbers of feature directions; orthonormal up to `d_model`, random above.",
+    )
+    active: PositiveFloat = Field(6.0, description="How many features are active on average.")
+    values: Literal["uniform", "exponential"] = Field(
+        "uniform", description="Sizes of active features: on [0, 1], or with mean 1."
+    )
+    threshold: NonNegativeFloat = Field(0.2, description="Projections up to this size are inactive.")
+    k: Positive = Field(8, description="Active latents of the TopK encoder.")
+    pairs: Positive = Field(200, description="Pairs of each kind.")
+    steps: Odd = Field(21, description="Points on a segment, both ends included; an odd number.")
+
+    @model_validator(mode="after")
+    def _as_many_features_as_are_active(self) -> ToySuperposition:
+        fewest = min(self.features)
+        for key, wanted in (("active", self.active), ("k", self.k)):
+            if wanted > fewest:
+                raise ValueError(f".{key}: {wanted:g}, but there are {fewest} features; lower it")
+        return self
 
 
 class Study(Strict):
@@ -560,6 +639,13 @@ class Study(Strict):
     )
     optima: dict[Name, Optima] = Field(default_factory=dict, description="Searches for sensitivity optima, by name.")
     planes: dict[Name, Planes] = Field(default_factory=dict, description="Planes through activations, by name.")
+    regions: dict[Name, Regions] = Field(default_factory=dict, description="Studies of activation regions, by name.")
+    spikes: dict[Name, Spikes] = Field(
+        default_factory=dict, description="Studies of the space between activations, by name."
+    )
+    toy_superposition: ToySuperposition | None = Field(
+        None, description="The toy of superposition, read out as `spikes` are; left out unless given."
+    )
 
     @field_validator("captures")
     @classmethod
@@ -609,12 +695,25 @@ class Study(Strict):
             _has_test_sequences(self, f".{where}.prompts", experiment.capture, experiment.prompts)
         for name, perturbation in self.perturbations.items():
             _fitted_at_sites(self, f".perturbations.{name}", perturbation)
+        for name, region in self.regions.items():
+            if region.cells is not None:
+                where = f".regions.{name}.cells"
+                _known(f"{where}.study", region.cells.study, [*self.dictionaries], "entry of `dictionaries`")
+                _shares_a_hook(f"{where}.study", region, self.dictionaries[region.cells.study].hooks)
+        for name, spike in self.spikes.items():
+            where = f".spikes.{name}"
+            if name == "toy_superposition":
+                raise ValueError(f"{where}: this name is the toy's; choose another")
+            _known(f"{where}.dictionaries", spike.dictionaries, [*self.dictionaries], "entry of `dictionaries`")
+            hooks = self.dictionaries[spike.dictionaries].hooks
+            _known(f"{where}.hook", spike.hook, hooks, f"hook of `dictionaries.{spike.dictionaries}`")
         return self
 
 
 def experiments(study: Study) -> dict[str, Experiment]:
     """List all experiments that perturb, by their place in the config."""
-    sections: dict[str, dict[str, Any]] = {name: getattr(study, name) for name in ("perturbations", "optima", "planes")}
+    names = ("perturbations", "optima", "planes", "regions")
+    sections: dict[str, dict[str, Any]] = {name: getattr(study, name) for name in names}
     return {f"{section}.{name}": member for section, members in sections.items() for name, member in members.items()}
 
 
@@ -640,6 +739,13 @@ def _stores_position(study: Study, where: str, experiment: Experiment) -> None:
     if position not in stored_positions(capture.positions, length):
         raise ValueError(
             f"{where}: '{experiment.capture}' does not store position {position} of {length}; add it to its `positions`, or give another capture"
+        )
+
+
+def _shares_a_hook(where: str, region: Regions, hooks: list[str]) -> None:
+    if not set(region.sites) & set(hooks):
+        raise ValueError(
+            f"{where}: fitted at {', '.join(hooks)}, which is none of `sites`; add it there, or leave this out"
         )
 
 

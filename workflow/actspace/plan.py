@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from actspace import disk, provenance, stages, tables
-from actspace.config import Experiment, Optima, Perturbation, Planes, Study, experiments
+from actspace.config import Experiment, Optima, Perturbation, Planes, Regions, Study, experiments
 from actspace.disk import Lengths
 from actspace.hooks import layer_of
 
@@ -92,6 +92,8 @@ def vectors(experiment: Experiment) -> int:
             directions += own.prompts * own.draws * 2 * (1 + 2 * max(own.dimensions) + len(own.dimensions))
         levels = len(experiment.thresholds_nats)
         return directions * len(experiment.kinds) * levels * (experiment.steps - 1 + HALVINGS)
+    if isinstance(experiment, Regions):
+        return experiment.prompts * (1 + experiment.pairs * experiment.steps)
     assert isinstance(experiment, Perturbation)
     curves = experiment.prompts * experiment.draws
     for axis in (experiment.bases, experiment.directions, experiment.paths):
@@ -164,8 +166,8 @@ def _experiment(study: Study, where: str, shape: Shape, folder: Path, unfinished
         "perturbations": (stages.perturbation, "curves"),
         "optima": (stages.optima, "triangles"),
         "planes": (stages.planes, "points"),
+        "regions": (stages.regions, "walks"),
     }[section]
-
     captures = {settings.capture, *_captures_of_fits(study, settings)}
 
     def done(site: str) -> bool:
@@ -178,7 +180,6 @@ def _experiment(study: Study, where: str, shape: Shape, folder: Path, unfinished
     length = study.tokens[study.captures[settings.capture].tokens].length
     layers = [layer_of(site, shape.n_layers) for site in todo]
     flops = sum(vectors(settings) * flops_per_vector(shape, layer, length) for layer in layers)
-    passes = flops / flops_per_token(shape, shape.n_layers, length)
     return Work(
         where,
         len(todo),
@@ -187,12 +188,14 @@ def _experiment(study: Study, where: str, shape: Shape, folder: Path, unfinished
         flops=flops,
         depth=shape.n_layers,
         length=length,
-        passes=passes,
+        passes=flops / flops_per_token(shape, shape.n_layers, length),
     )
 
 
 def _captures_of_fits(study: Study, settings: Experiment) -> set[str]:
     """Return the captures that the fits of an experiment were made on."""
+    if isinstance(settings, Regions):
+        return {study.dictionaries[settings.cells.study].capture} if settings.cells else set()
     if not isinstance(settings, Perturbation):
         return set()
     fits = {study.dictionaries[fit.study].capture for fit in (settings.dictionary, settings.clusters) if fit}
@@ -335,7 +338,7 @@ def summary(study: Study, work: Sequence[Work], folder: Path, device: str, start
         "time: forward passes, one job after another; tokenizing, fits and the report come on top",
     ]
     if any(item.name in experiments(study) and item.jobs for item in work):
-        lines.append("tokens of perturbations, optima and planes: perturbed positions, at most")
+        lines.append("tokens of experiments: perturbed positions, at most")
     unknown = [item.name for item in work if item.jobs and item.tokens is None]
     return "\n".join(
         lines + ([f"?: known once the statements are tokenized ({', '.join(unknown)})"] if unknown else [])

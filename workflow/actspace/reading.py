@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterator
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
 from actspace import stages
-from actspace.config import Fit, Study
+from actspace.config import Study
 from actspace.errors import StudyError
 from actspace.perturbations import families
 
@@ -32,24 +33,36 @@ def read_study(config: dict[str, Any], name: str = "config") -> Study:
     except ValidationError as error:
         lines = [f"{name}: {_line(dict(details), config)}" for details in error.errors()]
         raise StudyError("\n".join(dict.fromkeys(lines))) from None
-    for experiment, member in study.perturbations.items():
-        for key in (families.DICTIONARY, families.CLUSTERS):
-            _check_fit(study, f"{name}: perturbations.{experiment}.{key}.fit", getattr(member, key), key)
+    for where, dictionaries, fit, what, kinds in _named_fits(study):
+        _check_fit(study, f"{name}: {where}", dictionaries, fit, what, kinds)
     return study
 
 
-def _check_fit(study: Study, where: str, chosen: Fit | None, key: str) -> None:
+def _named_fits(study: Study) -> Iterator[tuple[str, str, str, str, set[str]]]:
+    """Yield every fit that a section names: place, dictionary study, fit, what it must be in words, and its families."""
+    every = {stages.fit_labels(fit)["family"] for member in study.dictionaries.values() for fit in stages.fits(member)}
+    kinds = {families.DICTIONARY: every - {"kmeans", "pca"}, families.CLUSTERS: {"kmeans"}}
+    for name, member in study.perturbations.items():
+        for key, kind in kinds.items():
+            if (chosen := getattr(member, key)) is not None:
+                yield f"perturbations.{name}.{key}.fit", chosen.study, chosen.fit, families.SOURCES[key], kind
+    for name, region in study.regions.items():
+        if (cells := region.cells) is not None:
+            what = families.SOURCES[families.CLUSTERS]
+            yield f"regions.{name}.cells.fit", cells.study, cells.fit, what, kinds[families.CLUSTERS]
+    for name, spike in study.spikes.items():
+        for i, fit in enumerate(spike.fits):
+            yield f"spikes.{name}.fits[{i}]", spike.dictionaries, fit, "a fit", every
+
+
+def _check_fit(study: Study, where: str, dictionaries: str, fit: str, what: str, kinds: set[str]) -> None:
     """Refuse a fit that its dictionary study does not have, or one of the wrong family; `stages` names the fits."""
-    if chosen is None:
-        return
-    named = {fit: stages.fit_labels(fit)["family"] for fit in stages.fits(study.dictionaries[chosen.study])}
-    wanted = key == families.CLUSTERS
-    known = [fit for fit, family in named.items() if (family == "kmeans") is wanted and family != "pca"]
-    if chosen.fit not in known:
-        near = difflib.get_close_matches(chosen.fit, known, n=1)
+    known = [x for x in stages.fits(study.dictionaries[dictionaries]) if stages.fit_labels(x)["family"] in kinds]
+    if fit not in known:
+        near = difflib.get_close_matches(fit, known, n=1)
         hint = f"; did you mean '{near[0]}'?" if near else ""
-        there = f"'{chosen.fit}' is not {families.SOURCES[key]} of `dictionaries.{chosen.study}`"
-        raise StudyError(f"{where}: {there}; there are: {', '.join(known) or 'none'}{hint}")
+        there = f"there are: {', '.join(known) or 'none'}{hint}"
+        raise StudyError(f"{where}: '{fit}' is not {what} of `dictionaries.{dictionaries}`; {there}")
 
 
 def _line(details: dict[str, Any], config: dict[str, Any]) -> str:

@@ -32,7 +32,7 @@ CONTROLS = {
     "late_layer_control": ("sensitive_directions", "late_layer"),
     "random_weights_control": ("plateaus", "plateaus_random_weights"),
 }
-ONLY_DRAWN = ("toy_points", "toy_directions", "perturbation_curves", "triangles", "planes")
+ONLY_DRAWN = ("toy_points", "toy_directions", "perturbation_curves", "triangles", "planes", "regions", "spikes")
 """Tables too long, or too plain, for anybody to open as CSV."""
 
 
@@ -112,7 +112,9 @@ def tables(study: Study) -> list[str]:
     names = ("curves", "thresholds", "statistics", "comparisons")
     found += [f"perturbation_{name}" for name in names] if study.perturbations else []
     found += ["triangles", "subspaces", "optima_statistics"] if study.optima else []
-    return found + (["planes", "plane_corners", "plane_statistics"] if study.planes else [])
+    found += ["planes", "plane_corners", "plane_statistics"] if study.planes else []
+    found += ["regions", "region_statistics"] if study.regions else []
+    return found + (["spikes", "spike_statistics"] if study.spikes or study.toy_superposition else [])
 
 
 def figures(study: Study) -> dict[str, tuple[str, str]]:
@@ -136,7 +138,11 @@ def figures(study: Study) -> dict[str, tuple[str, str]]:
         listed |= {control: (perturbations, control)} if _comparable(study, *pair) else {}
     listed |= {"training": (perturbations, "training")} if _over_weights(study) else {}
     compared = any(len(m.bases) * len(m.directions) > 1 for m in study.perturbations.values())
-    return listed | ({"comparisons": (perturbations, "comparisons")} if compared else {})
+    listed |= {"comparisons": (perturbations, "comparisons")} if compared else {}
+    between = "Regions and spikes"
+    listed |= {f"regions_{name}": (between, "regions") for name in study.regions}
+    listed |= {f"spikes_{name}": (between, "spikes") for name in study.spikes}
+    return listed | ({"toy_superposition": (between, "toy_superposition")} if study.toy_superposition else {})
 
 
 def _over_layers(member: Perturbation) -> bool:
@@ -367,6 +373,38 @@ def at_site(study: Study, member: Experiment, experiment: str, hook: str) -> dic
         "rows_per_launch": study.compute.rows_per_launch,
         "seed": seed_for(study.seed, "perturbations"),
     }
+
+
+def regions(study: Study, regions: str, hook: str) -> dict[str, Any]:
+    """Walks between prompts at one site. Which dictionary has the cells is told by the input."""
+    member = study.regions[regions]
+    own = set(Experiment.model_fields) | {"cells"}
+    return at_site(study, member, regions, hook) | member.model_dump(exclude=own)
+
+
+def cells(study: Study, regions: str, hook: str) -> str | None:
+    """The fit whose cells are looked up at a site, below the study's folder; None where there is none."""
+    chosen = study.regions[regions].cells
+    if chosen is None or hook not in study.dictionaries[chosen.study].hooks:
+        return None
+    return f"dictionaries/{chosen.study}/{hook}/real/{chosen.fit}.safetensors"
+
+
+def spikes(study: Study, spikes: str) -> dict[str, Any]:
+    """Pairs to draw, and the rows to draw them from; the fits are inputs."""
+    member = study.spikes[spikes]
+    return {
+        **member.model_dump(include={"pairs", "steps"}),
+        "labels": {"experiment": spikes, "dictionaries": member.dictionaries, "hook": member.hook},
+        "first_position": _first_position(study, study.dictionaries[member.dictionaries], "real"),
+        "seed": seed_for(study.seed, "spikes", spikes),
+    }
+
+
+def toy_superposition(study: Study) -> dict[str, Any]:
+    """The toy's settings."""
+    assert study.toy_superposition is not None
+    return {"toy": study.toy_superposition.model_dump(), "seed": seed_for(study.seed, "toy superposition")}
 
 
 def no_settings(study: Study) -> dict[str, Any]:

@@ -49,6 +49,8 @@ wildcard_constraints:
     experiment=one_of(STUDY.perturbations),
     optima=one_of(STUDY.optima),
     planes=one_of(STUDY.planes),
+    regions=one_of(STUDY.regions),
+    spikes=one_of(STUDY.spikes),
 
 
 def stage_cfg(stage):

@@ -135,9 +135,9 @@ def probe_results(table):
 
 def experiment_of(wildcards):
     """The member of whichever section the wildcard names."""
-    sections = {"experiment": "perturbations", "optima": "optima", "planes": "planes"}
-    section, name = next((sections[key], wildcards[key]) for key in sections if key in wildcards.keys())
-    return getattr(STUDY, section)[name]
+    sections = {"experiment": "perturbations", "optima": "optima", "planes": "planes", "regions": "regions"}
+    key = next(key for key in sections if key in wildcards.keys())
+    return getattr(STUDY, sections[key])[wildcards[key]]
 
 
 def experiment_pool(wildcards):
@@ -174,6 +174,36 @@ def all_experiments(table, section="perturbations"):
         for name, member in getattr(STUDY, section).items()
         for site in member.sites
     ]
+
+
+# regions, and the space between activations
+
+
+def region_cells(wildcards):
+    """The dictionary whose cells are looked up at the site, if there is one."""
+    fit = stages.cells(STUDY, wildcards.regions, wildcards.hook)
+    return [] if fit is None else [f"results/{STUDY.study}/{fit}"]
+
+
+def spike_fits(wildcards):
+    member = STUDY.spikes[wildcards.spikes]
+    folder = f"results/{STUDY.study}/dictionaries/{member.dictionaries}/{member.hook}/real"
+    return [f"{folder}/{fit}.safetensors" for fit in member.fits]
+
+
+def spike_rows(wildcards):
+    member = STUDY.spikes[wildcards.spikes]
+    return shards_of(STUDY.dictionaries[member.dictionaries].capture, member.hook, "test")
+
+
+def spike_moments(wildcards):
+    member = STUDY.spikes[wildcards.spikes]
+    return moments_of(STUDY.dictionaries[member.dictionaries].capture, member.hook)
+
+
+def all_spikes():
+    toy = [f"results/{STUDY.study}/toy_superposition.parquet"] if STUDY.toy_superposition else []
+    return [f"results/{STUDY.study}/spikes/{name}.parquet" for name in STUDY.spikes] + toy
 
 
 # report
@@ -240,6 +270,8 @@ def study_artifacts():
         *all_experiments("subspaces", "optima"),
         *all_experiments("points", "planes"),
         *all_experiments("corners", "planes"),
+        *all_experiments("walks", "regions"),
+        *all_spikes(),
         *study_tables(),
         *(f"{TABLES}/{name}.csv" for name in stages.tables(STUDY) if name not in stages.ONLY_DRAWN),
         *(f"{TABLES}/{name}.{kind}" for name in ("claims", "untested_claims") for kind in ("parquet", "csv")),

@@ -6,11 +6,17 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from actspace.claims import dictionaries, optima, perturbations, probes
+from actspace.claims import dictionaries, optima, perturbations, probes, regions
 from actspace.claims.entry import Claim, NotTestedError, Tables
 from actspace.claims.intervals import judge
 
-CLAIMS: tuple[Claim, ...] = (*probes.CLAIMS, *dictionaries.CLAIMS, *perturbations.CLAIMS, *optima.CLAIMS)
+CLAIMS: tuple[Claim, ...] = (
+    *probes.CLAIMS,
+    *dictionaries.CLAIMS,
+    *perturbations.CLAIMS,
+    *optima.CLAIMS,
+    *regions.CLAIMS,
+)
 COLUMNS = (
     *("id", "title", "source", "sentence", "statistic", "value", "low", "high"),
     *("criterion", "verdict", "figure", "note"),
@@ -25,7 +31,8 @@ def evaluate(tables: Tables, claims: Sequence[Claim] = CLAIMS) -> pd.DataFrame:
     ----------
     tables : mapping from table name to DataFrame
         Any of `dictionary_metrics`, `toy_truth`, `probe_summary`, `perturbation_statistics`,
-        `perturbation_comparisons`, `optima_statistics` and `plane_statistics`; others are not read.
+        `perturbation_comparisons`, `optima_statistics`, `plane_statistics`, `region_statistics` and `spike_statistics`;
+        others are not read.
 
     Returns
     -------

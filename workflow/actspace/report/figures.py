@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import partial
 
+from actspace.perturbations.superposition import EXPERIMENT
 from actspace.report import figures_crossings as crossings
 from actspace.report import figures_dictionaries as dictionaries
 from actspace.report import figures_optima
 from actspace.report import figures_perturbations as perturbations
 from actspace.report import figures_probes as probes
+from actspace.report import figures_regions as regions
 from actspace.report.spec import FigureSpec, Tables
 
 CONTROLS = {
@@ -153,23 +155,59 @@ def experiment_figures(experiment: str) -> dict[str, FigureSpec]:
     return {spec.id: spec for spec in specs}
 
 
+def region_figure(experiment: str) -> FigureSpec:
+    """Return the figure of one study of regions: `regions_<experiment>`."""
+    return FigureSpec(
+        id=f"regions_{experiment}",
+        draw=partial(regions.regions, experiment=experiment),
+        tables=("regions", "region_statistics"),
+        section=regions.SECTION,
+        title=f"Regions between activations: {experiment.replace('_', ' ')}",
+        caption=partial(regions.regions_caption, experiment=experiment),
+        has_rows=partial(regions.has_study, table="regions", experiment=experiment),
+    )
+
+
+def spike_figure(experiment: str) -> FigureSpec:
+    """Return the figure of one study of spikes: `spikes_<experiment>`; of the toy: `toy_superposition`."""
+    toy = experiment == EXPERIMENT
+    return FigureSpec(
+        id=experiment if toy else f"spikes_{experiment}",
+        draw=partial(regions.spikes, experiment=experiment),
+        tables=("spikes", "spike_statistics"),
+        section=regions.SECTION,
+        title="Between sparse sums of known features"
+        if toy
+        else f"Between activations: {experiment.replace('_', ' ')}",
+        caption=partial(regions.toy_caption if toy else regions.spikes_caption, experiment=experiment),
+        has_rows=partial(regions.has_study, table="spikes", experiment=experiment),
+    )
+
+
 def figure_specs(
-    experiments: Iterable[str], optima: Iterable[str] = (), planes: Iterable[str] = ()
+    experiments: Iterable[str],
+    optima: Iterable[str] = (),
+    planes: Iterable[str] = (),
+    region_studies: Iterable[str] = (),
+    spike_studies: Iterable[str] = (),
 ) -> dict[str, FigureSpec]:
-    """Return all figures of a study with these experiments (sweeps, optima, planes), in the order of the report."""
+    """Return all figures of a study with these experiments of each kind, in the order of the report."""
     own = {i: spec for name in experiments for i, spec in experiment_figures(name).items()}
     own |= {i: spec for name in optima for i, spec in figures_optima.optima_figures(name).items()}
     own |= {i: spec for name in planes for i, spec in figures_optima.plane_figures(name).items()}
     general = {i: spec for i, spec in FIGURES.items() if spec.section != perturbations.SECTION}
-    return {**general, **own, **{i: spec for i, spec in FIGURES.items() if i not in general}}
+    between = [*map(region_figure, region_studies), *map(spike_figure, spike_studies)]
+    last = {i: spec for i, spec in FIGURES.items() if i not in general}
+    return {**general, **own, **last, **{spec.id: spec for spec in between}}
 
 
 def available_figures(tables: Tables) -> dict[str, FigureSpec]:
     """Return the figures that the tables of a study can fill, in the order of the report."""
-    names = [_experiments(tables, name) for name in ("perturbation_curves", "triangles", "planes")]
+    names = [_experiments(tables, name) for name in ("perturbation_curves", "triangles", "planes", "regions", "spikes")]
     return {i: spec for i, spec in figure_specs(*names).items() if spec.available(tables)}
 
 
 def _experiments(tables: Tables, name: str) -> list[str]:
+    """List the experiments in a table, if there is one."""
     table = tables.get(name)
     return [] if table is None or table.empty else [str(experiment) for experiment in table["experiment"].unique()]

@@ -26,6 +26,8 @@ TITLES = {
     "perturbation_thresholds": "Threshold crossings",
     "optima_statistics": "Sensitivity optima: corners, neighbours and subspaces",
     "plane_statistics": "Planes: slopes around activations",
+    "region_statistics": "Statistics of regions",
+    "spike_statistics": "Rises half-way between activations",
     "claims": "Claims",
 }
 
