@@ -113,10 +113,14 @@ def late_or_never(angle, vectors):
 
 
 def test_crossings_alone_are_those_of_whole_curves():
-    sweep, _ = analytic_sweep(late_or_never, n_directions=40, prompts=3)
+    sweep, engine = analytic_sweep(late_or_never, n_directions=40, prompts=3)
     expected = sweep.first_crossings(sweep.along_grid().kl_base_pert_nats, 0.5)
     assert expected.isfinite().sum(1).unique().numel() > 1  # prompts differ in how many rows cross
+    whole = len(engine.launches)
     assert torch.equal(sweep.crossings_alone(0.5), expected)
+    rows = [rows for _, rows in engine.launches[whole:-6]]  # before the bisection
+    assert rows == sorted(rows, reverse=True)
+    assert rows[-1] < rows[0] / 4
 
 
 def test_crossings_alone_walk_no_further_than_the_crossing():

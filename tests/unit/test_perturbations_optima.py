@@ -120,6 +120,15 @@ def test_statistics_by_hand():
     assert statistic(table, "mean_cosine_at_corner", corners="three_random")["value"] == 0.25
 
 
+def test_each_corner_is_compared_with_its_own_neighbours():
+    # From the first corner to the last; the first wins against 40 and 40, the others lose against 0.5 and 1.5.
+    crossing = [30, 40, 40, 0.5, 9, 1.5, 1, 0.5, 1.5, 2]
+    points = pd.DataFrame(barycentric(3).numpy(), columns=["weight_a", "weight_b", "weight_c"])
+    table = points.assign(**triangle(0).drop(columns=list(points)).iloc[0].to_dict()).assign(crossing_deg=crossing)
+    assert statistic(table, "corner_before_neighbours")["value"] == pytest.approx(1 / 3)
+    assert statistic(table, "median_crossing_at_centre")["value"] == 9
+
+
 def test_unanimous_prompts_have_exact_binomial_bounds():
     inside = {"value": 0.5, "low": 0.3, "high": 0.7}
     assert unanimous(inside, 4) == inside

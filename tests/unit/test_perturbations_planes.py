@@ -30,8 +30,8 @@ def test_axes_are_orthonormal_and_keep_distances():
 
 
 def test_a_window_by_hand():
-    grid = window(torch.tensor([[0.0, 0.0], [4.0, 0.0], [2.0, 2.0]], dtype=torch.float64), 3)
-    expected = [(-2, -1), (2, -1), (6, -1), (-2, 1), (2, 1), (6, 1), (-2, 3), (2, 3), (6, 3)]
+    grid = window(torch.tensor([[0.0, 0.0], [4.0, 0.0], [-2.0, 2.0]], dtype=torch.float64), 3)
+    expected = [(-5, -1), (1, -1), (7, -1), (-5, 1), (1, 1), (7, 1), (-5, 3), (1, 3), (7, 3)]
     assert [tuple(point) for point in grid.tolist()] == expected
 
 

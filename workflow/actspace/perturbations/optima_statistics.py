@@ -51,10 +51,9 @@ def places(weights: NDArray, corner: int) -> dict[str, NDArray[np.int64]]:
         The centre is the point, or the points, of the grid nearest to (1/3, 1/3, 1/3).
     """
     own = weights[:, corner]
-    on_edge = (weights == 0).any(1)
     second = np.unique(own)[-2]
     off = np.abs(weights - 1 / 3).max(1).round(9)
-    chosen = {"corner": own == 1, "neighbours": (own == second) & on_edge, "centre": off == off.min()}
+    chosen = {"corner": own == 1, "neighbours": own == second, "centre": off == off.min()}
     return {name: np.flatnonzero(points) for name, points in chosen.items()}
 
 
