@@ -69,6 +69,8 @@ def statistic(name, to, **wanted):
         assert chosen.any()
         return changed(table, chosen, to=to)
 
+    return change
+
 
 def region(statistic, to, site):
     def change(table):

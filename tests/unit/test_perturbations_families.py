@@ -1,10 +1,13 @@
 import json
+import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+import actspace
 from actspace.errors import StudyError
 from actspace.perturbations.families import (
     BASES,
@@ -77,5 +80,6 @@ def test_the_pattern_accepts_what_is_parsed():
 
 def test_names_are_read_without_torch():
     code = "import sys, json, actspace.perturbations.families; print(json.dumps('torch' in sys.modules))"
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    environment = os.environ | {"PYTHONPATH": str(Path(actspace.__file__).parents[1])}
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     assert json.loads(out.stdout) is False
