@@ -84,6 +84,7 @@ CORNER = {"name": "corner_before_neighbours", "corners": "real_and_two_random"}
 EARLY, HOOK = "blocks.1.hook_resid_pre", "blocks.9.hook_resid_post"
 REAL, COVARIANCE = "real|toward_real", "real|toward_covariance_random"
 MIXTURES = ("real|real_mixture", "real|covariance_mixture")
+INACTIVE = "real|decoder_inactive"
 RANDOM, RANDOM_MIXTURE = "covariance_random|toward_covariance_random", "covariance_random|covariance_mixture"
 
 # Claim, the change of its table, the verdict before and after.
@@ -147,6 +148,32 @@ FALSIFIED = [
     ),
     ("vanishes_at_late_layer", auroc("late_layer", 0.1, REAL, COVARIANCE), "holds", "fails"),
     ("plateaus_need_training", auroc("plateaus", 0.4, RANDOM, COVARIANCE), "holds", "fails"),
+    # The table compares these two with the first family last.
+    (
+        "plateaus_around_edited_activations",
+        auroc("latent_bases", 0.6, "plus_latents_x4|covariance_mixture", RANDOM_MIXTURE),
+        "holds",
+        "fails",
+    ),
+    (
+        "synthetic_activations_have_smaller_plateaus",
+        auroc("latent_bases", 0.6, MIXTURES[1], "synthetic_sparsity_matched|covariance_mixture"),
+        "holds",
+        "fails",
+    ),
+    ("latent_directions_are_sensitive", auroc("latent_directions", 0.4, INACTIVE, MIXTURES[1]), "holds", "fails"),
+    (
+        "single_latents_are_more_sensitive",
+        auroc("latent_directions", 0.4, INACTIVE, f"{INACTIVE}_x8"),
+        "holds",
+        "fails",
+    ),
+    (
+        "reconstruction_errors_are_not_special",
+        auroc("latent_directions", 0.9, "real|reconstruction_error", MIXTURES[0]),
+        "holds",
+        "fails",
+    ),
     ("real_other_is_an_optimum", statistic(**CORNER, to=0.3, kind="toward"), "holds", "fails"),
     ("real_mixture_is_an_optimum", statistic(**CORNER, to=0.3, kind="mixture"), "holds", "fails"),
     (

@@ -31,12 +31,34 @@ EXPERIMENTS = {
         "random",
         [("real", "toward_covariance_random"), ("covariance_random", "toward_covariance_random")],
     ),
+    "latent_bases": (
+        HOOK,
+        "trained",
+        [
+            (base, "covariance_mixture")
+            for base in ("real", "plus_latents_x4", "synthetic_sparsity_matched", "covariance_random")
+        ],
+    ),
+    "latent_directions": (
+        HOOK,
+        "trained",
+        [
+            ("real", d)
+            for d in (
+                "decoder_inactive",
+                "decoder_inactive_x8",
+                "reconstruction_error",
+                "real_mixture",
+                "covariance_mixture",
+            )
+        ],
+    ),
 }
 LABELS = ("experiment", "site", "weights", "base", "direction", "path")
 # Degrees at which a family's curve typically rises.
 RISE = {
     **{"toward_real": 40, "toward_covariance_random": 55, "real_mixture": 60, "covariance_mixture": 64},
-    **{"isotropic": 110},
+    **{"isotropic": 110, "decoder_inactive": 42, "decoder_inactive_x8": 50, "reconstruction_error": 62},
 }
 
 
@@ -190,6 +212,11 @@ def perturbation_comparisons() -> pd.DataFrame:
         ("plateaus", "covariance_random|covariance_mixture", "real|covariance_mixture", 0.9),
         ("late_layer", "real|toward_real", real, 0.52),
         ("plateaus_random_weights", "covariance_random|toward_covariance_random", real, 0.5),
+        ("latent_bases", "plus_latents_x4|covariance_mixture", "covariance_random|covariance_mixture", 0.1),
+        ("latent_bases", "real|covariance_mixture", "synthetic_sparsity_matched|covariance_mixture", 0.2),
+        ("latent_directions", "real|decoder_inactive", "real|covariance_mixture", 0.7),
+        ("latent_directions", "real|decoder_inactive", "real|decoder_inactive_x8", 0.65),
+        ("latent_directions", "real|reconstruction_error", "real|real_mixture", 0.5),
     ]
     rows = []
     for experiment, a, b, value in pairs:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from actspace.claims import dictionaries, optima, perturbations, probes, regions
+from actspace.claims import dictionaries, latents, optima, perturbations, probes, regions
 from actspace.claims.entry import Claim, NotTestedError, Tables
 from actspace.claims.intervals import judge
 
@@ -14,6 +14,7 @@ CLAIMS: tuple[Claim, ...] = (
     *probes.CLAIMS,
     *dictionaries.CLAIMS,
     *perturbations.CLAIMS,
+    *latents.CLAIMS,
     *optima.CLAIMS,
     *regions.CLAIMS,
 )
