@@ -1,13 +1,11 @@
 import numpy as np
 import pandas as pd
 import pytest
-from test_report_synthetic import study_tables
+from test_report_synthetic import EXPERIMENTS, study_tables
 
 from actspace import claims
 from actspace.claims.dictionaries import r_squared
 from actspace.report.figures import figure_specs
-
-EXPERIMENTS = ("plateaus", "sensitive_directions", "late_layer", "plateaus_random_weights")
 
 
 @pytest.fixture(scope="module")

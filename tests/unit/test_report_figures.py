@@ -9,7 +9,7 @@ import pytest
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from test_report_synthetic import study_tables
+from test_report_synthetic import EXPERIMENTS, study_tables
 
 from actspace.perturbations.families import BASES, DIRECTIONS
 from actspace.report import style
@@ -39,7 +39,7 @@ def holds_line(figure: Figure, x: np.ndarray, y: np.ndarray) -> bool:
 
 
 def test_a_full_study_fills_every_figure(drawings):
-    experiments = ("plateaus", "sensitive_directions", "late_layer", "plateaus_random_weights")
+    experiments = tuple(EXPERIMENTS)
     regions, spikes = ("between_prompts", "between_prompts_random_weights"), ("activations", "toy_superposition")
     known = figure_specs(experiments, ["sensitivity_optima"], ["three_activations"], regions, spikes)
     assert set(drawings) == {i for i in known if not i.startswith("layers_") and i != "training"}
