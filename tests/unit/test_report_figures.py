@@ -324,3 +324,14 @@ def test_names_of_bases_and_directions_are_written_for_readers(name, text):
 def test_every_figure_has_a_caption_for_snakemakes_report():
     captions = {path.stem for path in (Path(__file__).parents[2] / "workflow" / "report").glob("*.rst")}
     assert {*FIGURES, "curves", "thresholds", "histograms", "layers", "workflow"} <= captions
+
+
+def test_an_interval_without_an_end_is_drawn_to_the_end_of_the_axis(tables):
+    statistics = tables["region_statistics"].copy()
+    statistics.loc[statistics["statistic"] == "slope_at_region_changes", ["low", "high"]] = [-np.inf, np.inf]
+    figure = figure_specs([], [], [], ["between_prompts"])["regions_between_prompts"].draw(
+        {**tables, "region_statistics": statistics}
+    )
+    slopes = next(ax for ax in figure.axes if ax.get_title() == "slope where the region changes")
+    assert any(line.get_ydata()[-1] > slopes.get_ylim()[1] for line in slopes.lines)
+    assert np.isfinite(slopes.get_ylim()).all()

@@ -1,7 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from test_report_synthetic import dictionary_metrics, perturbation_curves
+from test_report_synthetic import EXPERIMENTS, dictionary_metrics, perturbation_curves
 
 from actspace.errors import StudyError
 from actspace.report.summaries import (
@@ -56,7 +56,8 @@ def test_curve_summary_gives_quartiles_over_curves():
 
 def test_curve_summary_has_a_row_per_family_step_and_readout():
     summary = curve_summary(perturbation_curves(2, 1))
-    assert len(summary) == (2 + 5 + 2 + 2) * 2 * 31 * len(READOUTS)
+    families = sum(len(pairs) for *_, pairs in EXPERIMENTS.values())
+    assert len(summary) == families * 2 * 31 * len(READOUTS)
 
 
 def test_ecdf_counts_curves_that_never_cross_in_the_denominator_alone():

@@ -41,9 +41,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[TinyStud
         "then": sweep | {"capture": "early"},
         "never": sweep | {"capture": "drawn"},
     }
-    for section in ("dictionaries", "probes", "statements", "toy"):
-        del settings[section]
-    study.write(settings)
+    kept = ("study", "model", "compute", "corpus", "tokens", "captures", "perturbations")
+    study.write({section: settings[section] for section in kept})
     with HubServer(root) as server:
         yield study, {"HF_ENDPOINT": server.url, "HF_HOME": str(root / "home"), "HF_HUB_OFFLINE": "0"}
 

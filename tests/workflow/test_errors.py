@@ -41,9 +41,11 @@ def test_a_wrong_type(study: TinyStudy):
 
 def test_a_hook_that_the_model_lacks_stops_the_first_job(study: TinyStudy):
     settings = config("llama")
-    settings["captures"]["statements"]["hooks"] = ["blocks.7.hook_resid_post"]
+    settings["captures"]["prompts"]["hooks"].append("blocks.7.hook_resid_post")
     (line,) = lines_of(study, settings)
-    expected = "captures.statements.hooks[0]: this model has no 'blocks.7.hook_resid_post' (it has blocks 0 to 1); did you mean"
+    expected = (
+        "captures.prompts.hooks[1]: this model has no 'blocks.7.hook_resid_post' (it has blocks 0 to 1); did you mean"
+    )
     assert line.startswith(f"actspace: {expected}")
     assert not (study.results / "selfcheck.parquet").exists()
 

@@ -43,6 +43,10 @@ def regions(tables: Tables, experiment: str) -> Figure:
     """Draw some paths of every site with their steps coloured by region, and the statistics over layers."""
     table = _of(tables["regions"], experiment)
     statistics = _of(tables["region_statistics"], experiment).dropna(subset="value")  # nothing changes on some paths
+    ends = statistics[["value", "low", "high"]].to_numpy()
+    # Where few paths change, a bootstrap sample without any leaves an interval open: it is drawn as far as the axis goes.
+    beyond = 2 * max(1.0, float(ends[np.isfinite(ends)].max(initial=1)))
+    statistics = statistics.assign(low=statistics["low"].clip(-beyond), high=statistics["high"].clip(upper=beyond))
     sites = list(dict.fromkeys(table["site"]))
     figure, axes = panels(-(-len(sites) // 3) * 3 + 3, height=2.5, columns=3)
     for ax, site in zip(axes, sites, strict=False):
@@ -57,7 +61,8 @@ def regions(tables: Tables, experiment: str) -> Figure:
         for place, (statistic, (_, colour, marker)) in enumerate(wanted.items()):
             rows = statistics[statistics["statistic"] == statistic]
             _draw_profile(ax, rows, colour, marker, beside=0.9 * (place - 1) if len(wanted) > 1 else 0)
-        drawn = statistics.loc[statistics["statistic"].isin(wanted), "high"]
+        of_panel = statistics[statistics["statistic"].isin(wanted)]
+        drawn = of_panel["high"].where(of_panel["high"] < beyond, of_panel["value"])
         ax.set(title=title, xlabel="blocks before the site", xlim=(layers[0] - 2.5, layers[-1] + 2.5))
         ax.set(ylim=(0, 1.1 * max(1, drawn.max())) if len(drawn) else (0, 1), xticks=layers)
         if drawn.empty:
