@@ -15,12 +15,14 @@ END = {"claims", "figures", "report", "manifest"}
 AFTER_MOMENTS = {"moments", "activation_table"}
 DICTIONARY_END = END | {"dictionary_metrics", "dictionary_tables", "splice"}
 PERTURBATION_END = END | {"perturbation", "perturbation_tables"}
-FIT_END = DICTIONARY_END | PERTURBATION_END
+SPIKES_END = END | {"spikes", "spike_tables"}
+REGIONS_END = END | {"regions", "region_tables"}
+FIT_END = DICTIONARY_END | PERTURBATION_END | SPIKES_END  # one experiment, and one study of spikes, are made from fits
 ALL_CAPTURES = {f"activations_{name}" for name in ("contexts", "statements", "prompts", "untrained")}
 AFTER_CONTEXTS = AFTER_MOMENTS | {"surrogate", "kmeans", "pca", "sae"} | FIT_END
 OPTIMA_END = END | {"optima", "optima_tables"}
 PLANES_END = END | {"planes", "plane_tables"}
-AFTER_PROMPTS = AFTER_MOMENTS | PERTURBATION_END | OPTIMA_END | PLANES_END
+AFTER_PROMPTS = AFTER_MOMENTS | PERTURBATION_END | OPTIMA_END | PLANES_END | REGIONS_END
 PROBE_END = END | {"probes", "probe_tables"} | PERTURBATION_END  # one experiment is made from probes, and from fits
 LAST = {"report", "manifest"}
 
@@ -37,7 +39,7 @@ EDITS: dict[str, tuple[Edit, set[str]]] = {
     "device": (lambda c: c.update(compute={"device": "cpu"}), set()),
     "rows_per_launch": (
         lambda c: c.update(compute={"rows_per_launch": 64}),
-        PERTURBATION_END | OPTIMA_END | PLANES_END,
+        PERTURBATION_END | OPTIMA_END | PLANES_END | REGIONS_END,
     ),
     "tokens.contexts.train": (
         lambda c: c["tokens"]["contexts"].update(train=90),
@@ -67,6 +69,12 @@ EDITS: dict[str, tuple[Edit, set[str]]] = {
         OPTIMA_END,
     ),
     "planes.resolution": (lambda c: c["planes"]["three_activations"].update(resolution=9), PLANES_END),
+    "regions.clusters": (lambda c: c["regions"]["between_prompts"].update(clusters=3), REGIONS_END),
+    "spikes.pairs": (lambda c: c["spikes"]["activations"].update(pairs=9), SPIKES_END),
+    "toy_superposition.k": (
+        lambda c: c["toy_superposition"].update(k=2),
+        {"toy_superposition", "spike_tables"} | END,
+    ),
     "a new capture": (
         lambda c: c["captures"].update(more={"tokens": "contexts", "hooks": ["blocks.1.hook_resid_post"]}),
         {"activations_more"} | LAST,
@@ -131,7 +139,7 @@ def test_comments_and_docstrings_rerun_nothing(finished: TinyStudy, edited):
 def test_editing_the_kmeans_code_reruns_kmeans_and_what_follows_only(finished: TinyStudy, edited):
     edited("actspace/dictionaries/kmeans.py", "n_init=1", "n_init=2")
     planned = finished.plan()
-    assert set(planned) == {"kmeans"} | FIT_END
+    assert set(planned) == {"kmeans"} | FIT_END | REGIONS_END  # outputs are clustered by the same code
     assert planned["dictionary_metrics"] == planned["kmeans"] == 4
     assert planned["perturbation"] == 1  # the experiment that uses a fit
 
@@ -174,6 +182,7 @@ def test_a_fresh_folder_plans_every_stage(finished: TinyStudy, tmp_path):
         "tokens_contexts",
         "tokens_prompts",
         "toy",
+        "toy_superposition",
     }
 
 
