@@ -79,7 +79,7 @@ class Setting:
 def setting_of(device: str, quick: bool) -> Setting:
     """Return what is trained on a device."""
     if device == "cpu":
-        rounds, steps = (3, 8) if quick else (6, 40)
+        rounds, steps = (3, 8) if quick else (6, 25)
         return Setting(576, 4608, 32, 2048, 32_768 if quick else 131_072, rounds, steps)
     rounds, steps = (3, 30) if quick else (6, 200)
     return Setting(768, 24_576, 32, 4096, 524_288, rounds, steps)

@@ -134,12 +134,25 @@ def test_folding_the_scale_changes_nothing(scale):
 
 
 def test_topk_recovers_most_true_directions():
+    # 48 features, each active in 1 of 24 rows, in 24 dimensions; 20,000 rows, seen seven to eight times.
     x, directions = sparse_data()
     found, curve = train.train(x, settings(vectors=150_000, learning_rate=1e-2), seed=0)
     best = (directions @ found.W_dec.T).max(1).values
     assert isinstance(found, TopK)
     assert (best > 0.95).float().mean() > 0.9
     assert curve.fvu_pooled.iloc[-1] < 0.2 < curve.fvu_pooled.iloc[0]
+
+
+def test_topk_recovers_most_of_many_directions():
+    # 512 features, each active in 1 of 64 rows (8 a row), in 128 dimensions; 40,000 rows of them, seen five times.
+    g = torch.Generator().manual_seed(5)
+    directions = functional.normalize(torch.randn(512, 128, generator=g), dim=1)
+    active = torch.rand(40_000, 512, generator=g) < 1 / 64
+    x = (active * (1 + torch.rand(active.shape, generator=g))) @ directions
+    chosen = settings(n_latents=768, k=8, vectors=200_000, batch_size=512, learning_rate=5e-3)
+    found, _ = train.train(x, chosen, seed=0)
+    best = (directions @ found.W_dec.T).max(1).values
+    assert (best > 0.9).float().mean() > 0.9
 
 
 def test_l1_recovers_most_true_directions():
