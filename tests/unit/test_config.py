@@ -335,6 +335,12 @@ def test_nothing_is_named_twice(path, twice):
             "dictionaries.both.splice_sequences: 7, but tokens.prompts.test is 6",
         ),
         ("dictionaries/both/kmeans/seeds", [-1], r"dictionaries.both.kmeans.seeds\[0\]: found -1; "),
+        (
+            "dictionaries/both/matryoshka",
+            {**SAE, "k": [2], "prefixes": [0.5, 0.25, 1]},
+            r"dictionaries.both.matryoshka.prefixes: found \[0.5, 0.25, 1.0\]; shares of the latents must rise",
+        ),
+        ("dictionaries/both/jumprelu", {**SAE, "l0": [9]}, "dictionaries.both.jumprelu.l0: 9 active latents, but a "),
         ("dictionaries/both/l1", {**SAE, "coefficients": [-1]}, r"dictionaries.both.l1.coefficients\[0\]: found -1; "),
     ],
 )

@@ -1,11 +1,13 @@
 """SAE training: gradients against the dense way, what it learns, and what it refuses."""
 
+import itertools
+
 import pytest
 import torch
 from torch.nn import functional
 
 from actspace.dictionaries.base import L1, TopK
-from actspace.dictionaries.sae import architectures, train
+from actspace.dictionaries.sae import architectures, rows, train
 from actspace.errors import StudyError
 
 D_MODEL, DIRECTIONS = 24, 48
@@ -132,12 +134,25 @@ def test_folding_the_scale_changes_nothing(scale):
 
 
 def test_topk_recovers_most_true_directions():
+    # 48 features, each active in 1 of 24 rows, in 24 dimensions; 20,000 rows, seen seven to eight times.
     x, directions = sparse_data()
     found, curve = train.train(x, settings(vectors=150_000, learning_rate=1e-2), seed=0)
     best = (directions @ found.W_dec.T).max(1).values
     assert isinstance(found, TopK)
     assert (best > 0.95).float().mean() > 0.9
     assert curve.fvu_pooled.iloc[-1] < 0.2 < curve.fvu_pooled.iloc[0]
+
+
+def test_topk_recovers_most_of_many_directions():
+    # 512 features, each active in 1 of 64 rows (8 a row), in 128 dimensions; 40,000 rows of them, seen five times.
+    g = torch.Generator().manual_seed(5)
+    directions = functional.normalize(torch.randn(512, 128, generator=g), dim=1)
+    active = torch.rand(40_000, 512, generator=g) < 1 / 64
+    x = (active * (1 + torch.rand(active.shape, generator=g))) @ directions
+    chosen = settings(n_latents=768, k=8, vectors=200_000, batch_size=512, learning_rate=5e-3)
+    found, _ = train.train(x, chosen, seed=0)
+    best = (directions @ found.W_dec.T).max(1).values
+    assert (best > 0.9).float().mean() > 0.9
 
 
 def test_l1_recovers_most_true_directions():
@@ -156,11 +171,14 @@ def test_auxk_revives_latents_that_died():
         chosen = train.check_settings(
             settings(vectors=40_000, dead_after_vectors=1000, aux_coefficient=coefficient, n_latents=128)
         )
-        generator = torch.Generator().manual_seed(0)
-        scale, variance = train.scaling(x)
-        model = train.build(chosen, x, scale, variance, generator, "cpu")
+        measured = rows.scaling(rows.InMemory(x))
+        b_dec, _ = rows.median_of_sample(rows.InMemory(x), 0, measured.factor, "cpu")
+        model = train.build(chosen, b_dec, measured.variance, seed=0)
         model.b_enc.data[64:] = -1.0
-        dead[coefficient] = train.run(model, x, scale, chosen, generator).fraction_dead.iloc[-1]
+        training = train.Training(model, chosen, measured)
+        for batch in itertools.islice(rows.endless(rows.InMemory(x), len(x), 256, seed=0), chosen.steps):
+            training.step(batch)
+        dead[coefficient] = training.curve[-1]["fraction_dead"]
     assert dead[1 / 32] < dead[0.0] / 2
 
 
@@ -188,15 +206,24 @@ def test_the_curve_counts_vectors_in_whole_batches():
 
 
 def test_batches_visit_every_row_once_an_epoch():
-    stream = train.batches(10, 4, torch.Generator().manual_seed(0))
-    rows = torch.cat([next(stream) for _ in range(5)])
-    assert rows[:10].sort().values.tolist() == rows[10:].sort().values.tolist() == list(range(10))
-    assert not torch.equal(rows[:10], rows[10:])
+    numbers = rows.InMemory(torch.arange(10.0)[:, None])
+    found = torch.cat([*itertools.islice(rows.endless(numbers, 10, 4, seed=0), 5)]).flatten()
+    assert found[:10].sort().values.tolist() == found[10:].sort().values.tolist() == list(range(10))
+    assert not torch.equal(found[:10], found[10:])
+
+
+@pytest.mark.parametrize("start", [1, 2, 3, 7])
+def test_batches_go_on_where_they_stopped(start):
+    numbers = rows.InMemory(torch.arange(10.0)[:, None])
+    whole = [*itertools.islice(rows.endless(numbers, 10, 4, seed=0), 10)]
+    rest = [*itertools.islice(rows.endless(numbers, 10, 4, seed=0, start=start), 10 - start)]
+    torch.testing.assert_close(rest, whole[start:])
 
 
 def test_scaling_gives_a_mean_norm_of_sqrt_d_model():
     x = sparse_data(5000)[0]
-    scale, variance = train.scaling(x)
+    n, d_model, scale, variance = rows.scaling(rows.InMemory(x))
+    assert (n, d_model) == (5000, D_MODEL)
     assert float((scale * x).norm(dim=1).mean()) == pytest.approx(D_MODEL**0.5, rel=1e-5)
     assert variance == pytest.approx(float((scale * x).var(0, correction=0).sum()), rel=1e-5)
 
@@ -218,9 +245,9 @@ def test_published_rules_fill_what_is_not_set():
 
 def test_geometric_median_resists_outliers():
     x = torch.cat([gaussian(99, 3), torch.full((10, 3), 1e4)])
-    assert train.geometric_median(x).norm() < 1
+    assert rows.geometric_median(x).norm() < 1
     line = torch.tensor([[0.0], [1.0], [50.0]])
-    assert float(train.geometric_median(line)) == pytest.approx(1, abs=0.01)
+    assert float(rows.geometric_median(line)) == pytest.approx(1, abs=0.01)
 
 
 @pytest.mark.parametrize(

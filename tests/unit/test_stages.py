@@ -263,6 +263,15 @@ def test_fits_are_named_by_what_sets_them_apart():
     assert not {"latents", "seeds", "coefficients"} & {key for settings in found.values() for key in settings}
 
 
+def test_every_architecture_has_fits_of_its_own():
+    own = {"batch_topk": {"k": [2]}, "matryoshka": {"k": [2], "prefixes": [0.5, 1]}, "jumprelu": {"l0": [2.5]}}
+    study = changed(*((f"dictionaries/both/{family}", {**SAE, **keys}) for family, keys in own.items()))
+    found = stages.fits(study.dictionaries["both"])
+    assert found["batch_topk-n8-k2-s0"].items() >= {"architecture": "batch_topk", "n_latents": 8, "k": 2}.items()
+    assert found["matryoshka-n8-k2-s0"].items() >= {"architecture": "matryoshka", "prefixes": [0.5, 1]}.items()
+    assert found["jumprelu-n8-l2.5-s0"].items() >= {"architecture": "jumprelu", "l0": 2.5, "bandwidth": 0.05}.items()
+
+
 def test_no_two_fits_share_a_name_however_close_their_settings():
     values = [1e-05, 1.00000001, 1.00000002, 1, 1e16, 123456789.5]
     found = stages.fits(changed(("dictionaries/both/l1/coefficients", values)).dictionaries["both"])
@@ -277,6 +286,8 @@ def test_no_two_fits_share_a_name_however_close_their_settings():
         ("kmeans-k256-s3", "kmeans", 1, 3),
         ("pca-r16", "pca", 16, 0),
         ("topk-n2048-k64-s1", "topk", 64, 1),
+        ("batch_topk-n2048-k8-s0", "batch_topk", 8, 0),
+        ("jumprelu-n2048-l32-s0", "jumprelu", None, 0),
         ("l1-n2048-c0.00001-s2", "l1", None, 2),
     ],
 )

@@ -135,6 +135,8 @@ def config(architecture: str) -> dict[str, Any]:
                 "kmeans": {"sizes": [4, 8]},
                 "pca": {"ranks": [2]},
                 "topk": {**sae, "k": [4]},
+                "batch_topk": {**sae, "k": [4]},
+                "matryoshka": {**sae, "k": [4]},
                 "l1": {**sae, "coefficients": [1]},
                 "splice_sequences": 4,
             }
@@ -220,6 +222,8 @@ def smaller(settings: dict[str, Any]) -> dict[str, Any]:
     del (
         dictionary["pca"],
         dictionary["l1"],
+        dictionary["batch_topk"],
+        dictionary["matryoshka"],
         settings["captures"]["untrained"],
         settings["perturbations"]["plateaus_random_weights"],
     )

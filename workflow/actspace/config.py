@@ -6,6 +6,7 @@ as a string, so numeric strings count as numbers, and 2.0 as the integer 2."""
 from __future__ import annotations
 
 import difflib
+import itertools
 import math
 import re
 from contextlib import suppress
@@ -348,6 +349,47 @@ class TopK(SaeTraining):
         return self
 
 
+class BatchTopK(TopK):
+    """BatchTopK SAE: k latents per vector on average over the batch; one threshold takes the batch's place afterwards."""
+
+
+class Matryoshka(TopK):
+    """Matryoshka BatchTopK SAE: nested prefixes of the latents reconstruct by themselves."""
+
+    prefixes: list[PositiveFloat] = Field(
+        [1 / 32, 3 / 32, 7 / 32, 15 / 32, 1.0],
+        min_length=1,
+        description="Shares of the latents in each prefix, rising to 1.",
+    )
+
+    @model_validator(mode="after")
+    def _prefixes_end_with_all(self) -> Matryoshka:
+        if self.prefixes[-1] != 1 or any(a >= b for a, b in itertools.pairwise(self.prefixes)):
+            raise ValueError(f".prefixes: found {self.prefixes}; shares of the latents must rise, the last to 1")
+        return self
+
+
+class JumpReLU(SaeTraining):
+    """JumpReLU SAE: a threshold for each latent, learned under a penalty (L0 / target - 1)^2."""
+
+    l0: list[PositiveFloat] = Field(min_length=1, description="Targets of the number of active latents per vector.")
+    l0_coefficient: PositiveFloat = Field(1.0, description="Weight of the penalty against the unexplained variance.")
+    bandwidth: PositiveFloat = Field(
+        0.05, description="Of the straight-through estimators, for vectors of mean norm sqrt(d_model)."
+    )
+    sparsity_warmup_fraction: Float = Field(
+        0.05, ge=0, lt=1, description="Share of the steps over which the penalty rises."
+    )
+
+    @model_validator(mode="after")
+    def _as_many_latents_as_are_wanted(self) -> JumpReLU:
+        if max(self.l0) > min(self.latents):
+            raise ValueError(
+                f".l0: {max(self.l0):g} active latents, but a dictionary of `latents` has {min(self.latents)}; lower l0 or raise latents"
+            )
+        return self
+
+
 class L1(SaeTraining):
     """Standard SAE: ReLU latents under an L1 penalty."""
 
@@ -367,6 +409,9 @@ class Dictionaries(Strict):
     kmeans: KMeans | None = Field(None, description="k-means.")
     pca: Pca | None = Field(None, description="Principal components.")
     topk: TopK | None = Field(None, description="TopK SAEs.")
+    batch_topk: BatchTopK | None = Field(None, description="BatchTopK SAEs.")
+    matryoshka: Matryoshka | None = Field(None, description="Matryoshka BatchTopK SAEs.")
+    jumprelu: JumpReLU | None = Field(None, description="JumpReLU SAEs.")
     l1: L1 | None = Field(None, description="Standard L1 SAEs.")
     nulls: list[Literal["gaussian"]] = Field(
         ["gaussian"],

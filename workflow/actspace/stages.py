@@ -28,6 +28,14 @@ from actspace.perturbations import families
 from actspace.seeds import seed_for
 
 SPLITS = ("train", "test")
+SAES = {
+    "topk": ("k", "k"),
+    "batch_topk": ("k", "k"),
+    "matryoshka": ("k", "k"),
+    "jumprelu": ("l0", "l0"),
+    "l1": ("coefficients", "l1_coefficient"),
+}
+"""Families of sparse autoencoders: the key of their section that lists sparsities, and what training calls one of them."""
 CONTROLS = {
     "late_layer_control": ("sensitive_directions", "late_layer"),
     "random_weights_control": ("plateaus", "plateaus_random_weights"),
@@ -78,11 +86,11 @@ def fits(member: Dictionaries) -> dict[str, dict[str, Any]]:
         found |= {f"kmeans-k{k}-s{s}": {"n_clusters": k, **shared} for k in kmeans.sizes for s in kmeans.seeds}
     if member.pca is not None:
         found |= {f"pca-r{rank}": {"rank": rank} for rank in member.pca.ranks}
-    for family, axis, setting, letter in (("topk", "k", "k", "k"), ("l1", "coefficients", "l1_coefficient", "c")):
+    for family, (axis, setting) in SAES.items():
         if (sae := getattr(member, family)) is not None:
             shared = sae.model_dump(exclude={"latents", "seeds", axis}) | {"architecture": family}
             found |= {
-                f"{family}-n{n}-{letter}{_digits(value)}-s{s}": {**shared, "n_latents": n, setting: value}
+                f"{family}-n{n}-{axis[0]}{_digits(value)}-s{s}": {**shared, "n_latents": n, setting: value}
                 for n in sae.latents
                 for value in getattr(sae, axis)
                 for s in sae.seeds
@@ -99,7 +107,7 @@ def fit_labels(fit: str) -> dict[str, Any]:
     """Read a fit's key: its family, how many latents are active by design (None where that is an outcome) and its seed."""
     family, *settings = fit.split("-")
     values = {setting[0]: float(setting[1:]) for setting in settings}
-    active = {"kmeans": 1.0, "pca": values.get("r"), "topk": values.get("k")}.get(family)
+    active = {"kmeans": 1.0, "pca": values.get("r")}.get(family, values.get("k"))
     return {"family": family, "fit": fit, "k": active, "seed": int(values.get("s", 0))}
 
 
@@ -125,7 +133,8 @@ def figures(study: Study) -> dict[str, tuple[str, str]]:
     found |= {"probe_angles": probes} if any(len(member.probes) > 1 for member in study.probes.values()) else {}
     found |= dict.fromkeys(("unexplained_variance", "variance_definitions"), dictionaries) if study.dictionaries else {}
     found |= {"loss_recovered": dictionaries} if any(d.splice_sequences for d in study.dictionaries.values()) else {}
-    found |= {"training_curves": dictionaries} if any(d.topk or d.l1 for d in study.dictionaries.values()) else {}
+    trained = any(getattr(member, family) for member in study.dictionaries.values() for family in SAES)
+    found |= {"training_curves": dictionaries} if trained else {}
     listed = {figure: (section, figure) for figure, section in found.items()}
     for name, member in study.perturbations.items():
         kinds = ("curves", "thresholds", "histograms", *(("layers",) if _over_layers(member) else ()))

@@ -49,7 +49,7 @@ rule sae:
     log:
         f"{FIT_LOG}.log",
     wildcard_constraints:
-        fit="(topk|l1)-[^/]+",
+        fit=f"({'|'.join(stages.SAES)})-[^/]+",
     conda:
         "../../envs/actspace.yaml"
     threads: STUDY.compute.threads

@@ -89,7 +89,9 @@ def all_metrics():
 def all_curves():
     """Training curves of every SAE."""
     paths = [path for name in STUDY.dictionaries for _, _, path in fit_members(name)]
-    return [f"{path}.curve.parquet" for path in paths if Path(path).name.startswith(("topk", "l1"))]
+    return [
+        f"{path}.curve.parquet" for path in paths if Path(path).name.startswith(tuple(f"{x}-" for x in stages.SAES))
+    ]
 
 
 def fit_members(dictionaries):

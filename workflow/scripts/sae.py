@@ -1,4 +1,6 @@
-"""One sparse autoencoder, and its training curve."""
+"""One sparse autoencoder, and its training curve; a run that was killed goes on from its checkpoint."""
+
+from pathlib import Path
 
 from actspace.jobs import begin
 
@@ -7,6 +9,7 @@ begin(snakemake)
 from actspace import provenance, tables
 from actspace.activations import moments, store
 from actspace.dictionaries import base
+from actspace.dictionaries.sae.checkpoint import Checkpoint
 from actspace.dictionaries.sae.train import train
 from actspace.jobs import Progress, device
 
@@ -14,14 +17,16 @@ from actspace.jobs import Progress, device
 def main(job):
     cfg = job.params.cfg
     limit = moments.limit_for(job.wildcards.data, job.input.moments)
-    rows = store.read(job.input.activations, first_position=cfg["first_position"], max_norm=limit)
+    rows = store.Activations(job.input.activations, first_position=cfg["first_position"], max_norm=limit)
     where = device(job.resources.device)
-    with Progress(cfg["fit"]["vectors"], "vectors") as progress:
-        found, curve = train(rows.x, cfg["fit"], cfg["seed"], where, progress.add)
     made_by = provenance.of(job.wildcards.study, job.rule, job.params, job.input).adding(device=where)
+    checkpoint = Checkpoint(Path(f"{job.output.fit}.checkpoint"), made_by.as_json())
+    with Progress(cfg["fit"]["vectors"], "vectors") as progress:
+        found, curve = train(rows, cfg["fit"], cfg["seed"], where, progress.add, checkpoint)
     provenance.write(job.output.fit, lambda path: base.save(found, path, {"made_by": made_by.as_json()}), made_by)
     labels = {"data": job.wildcards.data, "hook": job.wildcards.hook, "fit": job.wildcards.fit}
     tables.write(job.output.curve, curve.assign(**labels), made_by)
+    checkpoint.remove()
 
 
 main(snakemake)

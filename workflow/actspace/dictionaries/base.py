@@ -165,13 +165,52 @@ class L1(SAE):
 
     def encode_rows(self, x: Tensor) -> Codes:
         """Keep all of relu(p), in as many columns as the busiest row needs."""
-        latents = self.pre_activations(x).relu()
-        width = max(1, int(torch.count_nonzero(latents, dim=1).max())) if len(x) else 1
-        values, indices = latents.topk(width, sorted=False)
-        return Codes(indices, values)
+        return widest(self.pre_activations(x).relu())
 
 
-FAMILIES: dict[str, type[Dictionary]] = {kind.family: kind for kind in (KMeans, PCA, TopK, L1)}
+class JumpReLU(SAE):
+    """Positive pre-activations above the threshold of their latent stay active, at their full value."""
+
+    family = "jumprelu"
+    shapes: ClassVar = SAE.shapes | {"threshold": ("latent",)}
+    threshold: Tensor
+
+    def encode_rows(self, x: Tensor) -> Codes:
+        """Keep all of p that exceeds its threshold, in as many columns as the busiest row needs."""
+        p = self.pre_activations(x).relu()
+        return widest(p * (p > self.threshold))
+
+
+class BatchTopK(JumpReLU):
+    """JumpReLU with one threshold for all latents, at which about k of them fire per row; k per row in training."""
+
+    family = "batch_topk"
+
+    def __init__(self, tensors: dict[str, Tensor], k: int):
+        super().__init__(tensors, k=k)
+        self.k = k
+
+
+class Matryoshka(JumpReLU):
+    """BatchTopK whose first latents, in prefixes of `widths`, reconstruct by themselves."""
+
+    family = "matryoshka"
+
+    def __init__(self, tensors: dict[str, Tensor], k: int, widths: list[int]):
+        super().__init__(tensors, k=k, widths=widths)
+        self.k, self.widths = k, widths
+
+
+FAMILIES: dict[str, type[Dictionary]] = {
+    kind.family: kind for kind in (KMeans, PCA, TopK, BatchTopK, Matryoshka, JumpReLU, L1)
+}
+
+
+def widest(latents: Tensor) -> Codes:
+    """Return the non-zero entries of latents (row, latent), none negative, in as many columns as the busiest row needs."""
+    width = max(1, int(torch.count_nonzero(latents, dim=1).max())) if len(latents) else 1
+    values, indices = latents.topk(width, sorted=False)
+    return Codes(indices, values)
 
 
 def combine(codes: Codes, rows: Tensor) -> Tensor:
@@ -211,11 +250,11 @@ def check_shapes(family: str, shapes: dict[str, tuple[str, ...]], tensors: dict[
     return sizes
 
 
-def check_finite(x: Tensor, what: str) -> None:
-    """Raise a StudyError that names the first row of x (row, d_model) with a NaN or an infinity."""
+def check_finite(x: Tensor, what: str, first_row: int = 0) -> None:
+    """Raise a StudyError that names the first row of x (row, d_model) with a NaN or an infinity; x begins with `first_row`."""
     finite = torch.isfinite(x).all(dim=1)
     if not finite.all():
-        row = int(finite.logical_not().nonzero()[0])
+        row = first_row + int(finite.logical_not().nonzero()[0])
         raise StudyError(
             f"{what}: row {row} holds a NaN or an infinity; capture again, in float32 if the storage dtype overflowed"
         )

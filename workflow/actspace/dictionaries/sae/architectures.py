@@ -1,8 +1,9 @@
 """Sparse autoencoders in training: what stays active, and the loss.
 
-The weights are kept one row per latent, and a TopK step touches only the chosen rows: the pre-activations are the one
-dense product left.
-Source: methods reference, 1.3; Gao et al. (2024) for TopK and AuxK; Bricken et al. (2023) for L1."""
+The weights are kept one row per latent, and but for L1, which starts with half of its latents active, a step touches only
+the chosen rows.
+Source: methods reference, 1.3; Gao et al. (2024) for TopK and AuxK; Bussmann et al. (2024, 2025) for BatchTopK and
+Matryoshka; Rajamanoharan et al. (2024) for JumpReLU; Bricken et al. (2023) for L1."""
 
 from __future__ import annotations
 
@@ -12,10 +13,21 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import Function
 from torch.nn import functional
 
-from actspace.dictionaries.base import L1, SAE, TopK
+from actspace.dictionaries.base import L1, SAE, BatchTopK, JumpReLU, Matryoshka, TopK
+from actspace.dictionaries.sae.sparse import (
+    ChosenPreActivations,
+    Entries,
+    Fires,
+    Jump,
+    above,
+    decode,
+    smallest_of_top,
+    top_of_rows,
+)
+
+THRESHOLD_RATE = 0.01  # of the running mean of a batch's smallest active value, as in SAELens
 
 
 @dataclass
@@ -26,64 +38,6 @@ class Step:
     reconstruction: Tensor
     fired: Tensor
     l0: Tensor
-
-
-def sum_by_latent(indices: Tensor, values: Tensor, rows: Tensor, n_latents: int) -> Tensor:
-    """Sum values[n, j] * rows[n] into the latent indices[n, j]: (latent, d_model), with no dense (row, latent) matrix.
-
-    Sorting the entries by latent turns the scatter into one ordered sum per latent, which is fast and the same in every
-    run.
-    """
-    order = indices.flatten().argsort(stable=True)
-    starts = torch.bincount(indices.flatten(), minlength=n_latents).cumsum(0).roll(1)
-    starts[0] = 0
-    weights = values.flatten()[order]
-    return functional.embedding_bag(order // indices.shape[1], rows, starts, mode="sum", per_sample_weights=weights)
-
-
-class ChosenPreActivations(Function):
-    """Pre-activations of chosen latents, computed before, with a gradient that touches these latents alone."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, indices: Tensor, values: Tensor) -> Tensor:
-        """Pass on `values` (row, active), the entries `indices` of x @ weight.T + bias.
-
-        Shapes: x (row, d_model), weight (latent, d_model), bias (latent,).
-        """
-        ctx.save_for_backward(x, weight, indices)
-        return values.clone()
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """Return the gradients of x, weight and bias."""
-        x, weight, indices = ctx.saved_tensors
-        grad = grad.contiguous()
-        grad_x = functional.embedding_bag(indices, weight, per_sample_weights=grad, mode="sum")
-        grad_bias = grad.new_zeros(len(weight)).index_add_(0, indices.flatten(), grad.flatten())
-        return grad_x, sum_by_latent(indices, grad, x, len(weight)), grad_bias, None, None
-
-
-class ChosenRows(Function):
-    """Sum of the chosen decoder rows times their values, with a gradient that touches these rows alone."""
-
-    @staticmethod
-    def forward(ctx: Any, values: Tensor, weight: Tensor, indices: Tensor) -> Tensor:
-        """Sum values (row, active) times the rows `indices` of weight (latent, d_model): (row, d_model)."""
-        ctx.save_for_backward(values, weight, indices)
-        return functional.embedding_bag(indices, weight, per_sample_weights=values, mode="sum")
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """Return the gradients of values and weight."""
-        values, weight, indices = ctx.saved_tensors
-        grad = grad.contiguous()
-        with torch.enable_grad():
-            # torch's own kernel for the dot products of grad with the chosen rows; gathering the rows takes ten times
-            # as long.
-            leaf = values.detach().requires_grad_()
-            decoded = functional.embedding_bag(indices, weight.detach(), per_sample_weights=leaf, mode="sum")
-            (grad_values,) = torch.autograd.grad(decoded, leaf, grad)
-        return grad_values, sum_by_latent(indices, values, grad, len(weight)), None
 
 
 class TrainingSAE(nn.Module, ABC):
@@ -101,6 +55,7 @@ class TrainingSAE(nn.Module, ABC):
         self.b_enc = nn.Parameter(b_dec.new_zeros(n_latents))
         self.b_dec = nn.Parameter(b_dec.clone())
         self.variance = variance
+        self.scores: Tensor | None = None
 
     @abstractmethod
     def step(self, x: Tensor, dead: Tensor, sparsity: float) -> Step:
@@ -113,20 +68,42 @@ class TrainingSAE(nn.Module, ABC):
     def dictionary(self, tensors: dict[str, Tensor]) -> SAE:
         """Make the dictionary of this family from its tensors."""
 
+    def tensors(self, scale: float) -> dict[str, Tensor]:
+        """Return the dictionary's tensors for unscaled activations, of which this module saw `scale` times."""
+        return {
+            "W_enc": self.encoder.detach().T.contiguous(),
+            "b_enc": self.b_enc.detach() / scale,
+            "W_dec": self.decoder.detach(),
+            "b_dec": self.b_dec.detach() / scale,
+        }
+
     def folded(self, scale: float) -> SAE:
         """Return the dictionary for unscaled activations, of which this module saw `scale` times.
 
-        Only the biases change: relu(s p) = s relu(p), and the decoder, linear in the latents, takes the factor back
-        out.
+        Only biases and thresholds change: relu(s p) = s relu(p), and the decoder, linear in the latents, takes the
+        factor back out.
         """
-        return self.dictionary(
-            {
-                "W_enc": self.encoder.detach().T.contiguous(),
-                "b_enc": self.b_enc.detach() / scale,
-                "W_dec": self.decoder.detach(),
-                "b_dec": self.b_dec.detach() / scale,
-            }
-        )
+        return self.dictionary(self.tensors(scale))
+
+    def start(self, sample: Tensor) -> None:
+        """Set what depends on a sample (row, d_model) of the scaled data; nothing, but for JumpReLU."""
+
+    def pre_activations(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return x - b_dec (row, d_model) and all pre-activations (row, latent), without a gradient.
+
+        The next call overwrites the pre-activations.
+        """
+        shape = (len(x), len(self.encoder))
+        if self.scores is None or self.scores.shape != shape or self.scores.dtype != x.dtype:
+            # Kept from step to step: getting so much fresh memory takes as long as half of the product.
+            self.scores = x.new_empty(shape)
+        with torch.no_grad():
+            centred = x - self.b_dec
+            return centred, torch.addmm(self.b_enc, centred, self.encoder.T, out=self.scores)
+
+    def chosen(self, centred: Tensor, entries: Entries, values: Tensor) -> Tensor:
+        """Give the pre-activations `values` of chosen entries their gradient."""
+        return ChosenPreActivations.apply(centred, self.b_dec, self.encoder, self.b_enc, entries, values)
 
     @torch.no_grad()
     def drop_parallel_gradient(self) -> None:
@@ -142,26 +119,41 @@ class TrainingSAE(nn.Module, ABC):
 
 
 class TrainingTopK(TrainingSAE):
-    """The k largest pre-activations, as far as positive; loss ||r||^2 / variance + `aux_coefficient` * AuxK."""
+    """The k largest pre-activations of a row, as far as positive; loss ||r||^2 / variance + `aux_coefficient` * AuxK.
+
+    With several `widths`, the loss is the mean over the reconstructions by the first so many latents.
+    """
 
     def __init__(self, *parameters: Any, k: int, k_aux: int, aux_coefficient: float):
         super().__init__(*parameters)
         self.k, self.k_aux, self.aux_coefficient = k, k_aux, aux_coefficient
+        self.widths: tuple[int, ...] = (len(self.decoder),)
+
+    def choose(self, p: Tensor) -> tuple[Entries, Tensor]:
+        """Return the entries of p (row, latent) that stay active, and their pre-activations."""
+        values, latents = top_of_rows(p, self.k)
+        rows = torch.arange(len(p), device=p.device).repeat_interleave(self.k)
+        return Entries(latents.flatten(), rows, *p.shape), values.flatten()
 
     def step(self, x: Tensor, dead: Tensor, sparsity: float) -> Step:
         """Compute the loss; see `TrainingSAE.step`. TopK needs no warm-up of sparsity."""
-        centred = x - self.b_dec
-        with torch.no_grad():
-            values, indices = torch.addmm(self.b_enc, centred, self.encoder.T).topk(self.k, sorted=False)
-        latents = ChosenPreActivations.apply(centred, self.encoder, self.b_enc, indices, values).relu()
-        reconstruction = ChosenRows.apply(latents, self.decoder, indices) + self.b_dec
-        loss = (x - reconstruction).square().sum(1).mean() / self.variance
+        centred, p = self.pre_activations(x)
+        entries, values = self.choose(p)
+        latents = self.chosen(centred, entries, values).relu()
+        reconstructions = self.reconstructions(entries, latents)
+        loss = (x - reconstructions).square().sum(2).mean() / self.variance
+        reconstruction = reconstructions[-1].detach()
         if self.aux_coefficient and dead.any():
-            loss = loss + self.aux_coefficient * self.aux_loss(centred, (x - reconstruction).detach(), dead)
-        active = latents.detach() > 0
-        fired = torch.zeros_like(dead)
-        fired[indices[active]] = True
-        return Step(loss, reconstruction.detach(), fired, active.sum(1).float().mean())
+            loss = loss + self.aux_coefficient * self.aux_loss(x - self.b_dec, x - reconstruction, dead)
+        return Step(loss, reconstruction, *activity(entries, latents.detach() > 0))
+
+    def reconstructions(self, entries: Entries, latents: Tensor) -> Tensor:
+        """Decode with the first so many latents, for each width: (width, row, d_model)."""
+        if len(self.widths) == 1:
+            return (decode(entries, latents, self.decoder) + self.b_dec)[None]
+        groups, order = entries.in_groups(torch.tensor(self.widths, device=latents.device))
+        parts = decode(groups, latents[order], self.decoder)
+        return parts.unflatten(0, (len(self.widths), entries.n_rows)).cumsum(0) + self.b_dec
 
     def aux_loss(self, centred: Tensor, residual: Tensor, dead: Tensor) -> Tensor:
         """Let the k_aux strongest dead latents explain the residual (row, d_model); return the fraction left over.
@@ -178,6 +170,94 @@ class TrainingTopK(TrainingSAE):
     def dictionary(self, tensors: dict[str, Tensor]) -> SAE:
         """Make a TopK dictionary."""
         return TopK(tensors, k=self.k)
+
+
+class TrainingBatchTopK(TrainingTopK):
+    """The k largest pre-activations per row on average: those that are among the k * row largest of the batch.
+
+    The dictionary knows no batch: it keeps what exceeds `threshold`, the running mean of the smallest active value.
+    """
+
+    threshold: Tensor
+    batches: Tensor
+
+    def __init__(self, *parameters: Any, **settings: Any):
+        super().__init__(*parameters, **settings)
+        self.register_buffer("threshold", self.b_enc.new_zeros(()))
+        self.register_buffer("batches", self.b_enc.new_zeros(()))
+
+    def choose(self, p: Tensor) -> tuple[Entries, Tensor]:
+        """Return the entries of p (row, latent) that stay active, and their pre-activations; follow their smallest."""
+        entries, values = above(p, smallest_of_top(p, self.k * len(p)))
+        if len(values):
+            self.batches += 1
+            # A plain mean at first: a running one would remember the zero that it starts from.
+            self.threshold += (values.min() - self.threshold) * (1 / self.batches).clamp_min(THRESHOLD_RATE)
+        return entries, values
+
+    def tensors(self, scale: float) -> dict[str, Tensor]:
+        """Return the dictionary's tensors; see `TrainingSAE.tensors`."""
+        return super().tensors(scale) | {"threshold": (self.threshold / scale).expand(len(self.decoder)).contiguous()}
+
+    def dictionary(self, tensors: dict[str, Tensor]) -> SAE:
+        """Make a BatchTopK dictionary."""
+        return BatchTopK(tensors, k=self.k)
+
+
+class TrainingMatryoshka(TrainingBatchTopK):
+    """BatchTopK whose loss is the mean over the reconstructions by nested prefixes of the latents."""
+
+    def __init__(self, *parameters: Any, widths: tuple[int, ...], **settings: Any):
+        super().__init__(*parameters, **settings)
+        self.widths = widths
+
+    def dictionary(self, tensors: dict[str, Tensor]) -> SAE:
+        """Make a Matryoshka dictionary."""
+        return Matryoshka(tensors, k=self.k, widths=list(self.widths))
+
+
+class TrainingJumpReLU(TrainingSAE):
+    """Pre-activations above a threshold of each latent; loss ||r||^2 / variance + `coefficient` * (L0 / `l0` - 1)^2.
+
+    Thresholds learn through straight-through estimators of the given bandwidth. They start, all alike, where the wanted
+    number of latents fires, so that a short run need not spend its steps on getting there.
+    """
+
+    def __init__(self, *parameters: Any, l0: float, coefficient: float, bandwidth: float):
+        super().__init__(*parameters)
+        self.l0, self.coefficient, self.bandwidth = l0, coefficient, bandwidth
+        self.threshold = nn.Parameter(self.b_enc.detach().clone())
+
+    @torch.no_grad()
+    def start(self, sample: Tensor) -> None:
+        """Set the thresholds so that `l0` latents fire on average in the sample (row, d_model)."""
+        _, p = self.pre_activations(sample)
+        self.threshold.fill_(smallest_of_top(p, round(self.l0 * len(p))).clamp_min(0))
+
+    def step(self, x: Tensor, dead: Tensor, sparsity: float) -> Step:
+        """Compute the loss; see `TrainingSAE.step`. Dead latents get no help."""
+        centred, p = self.pre_activations(x)
+        entries, values = above(p, self.threshold.detach() - self.bandwidth / 2)
+        reached = self.chosen(centred, entries, values)
+        thresholds = self.threshold[entries.latents]
+        reconstruction = decode(entries, Jump.apply(reached, thresholds, self.bandwidth), self.decoder) + self.b_dec
+        l0 = Fires.apply(reached.detach(), thresholds, self.bandwidth).sum() / len(x)
+        loss = (x - reconstruction).square().sum(1).mean() / self.variance
+        loss = loss + sparsity * self.coefficient * (l0 / self.l0 - 1).square()
+        return Step(loss, reconstruction.detach(), *activity(entries, values > thresholds.detach()))
+
+    def renormalise(self) -> None:
+        """Give the decoder rows unit norm again; no threshold falls below zero."""
+        super().renormalise()
+        self.threshold.data.clamp_(min=0)
+
+    def tensors(self, scale: float) -> dict[str, Tensor]:
+        """Return the dictionary's tensors; see `TrainingSAE.tensors`."""
+        return super().tensors(scale) | {"threshold": self.threshold.detach() / scale}
+
+    def dictionary(self, tensors: dict[str, Tensor]) -> SAE:
+        """Make a JumpReLU dictionary."""
+        return JumpReLU(tensors)
 
 
 class TrainingL1(TrainingSAE):
@@ -199,3 +279,9 @@ class TrainingL1(TrainingSAE):
     def dictionary(self, tensors: dict[str, Tensor]) -> SAE:
         """Make an L1 dictionary."""
         return L1(tensors)
+
+
+def activity(entries: Entries, active: Tensor) -> tuple[Tensor, Tensor]:
+    """Return which latents are active somewhere (latent,), and the mean number of them per row."""
+    counts = torch.bincount(entries.latents[active], minlength=entries.n_latents)
+    return counts > 0, counts.sum() / entries.n_rows

@@ -1,23 +1,37 @@
-"""Train a sparse autoencoder on activations in memory: one loop for every architecture.
+"""Train a sparse autoencoder: one loop for every architecture, on rows in memory or streamed from the cache.
 
 Source: methods reference, 1.3; learning rate, AuxK and the geometric median as in Gao et al. (2024)."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import MISSING, dataclass, fields
+from collections.abc import Callable
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
 import pandas as pd
 import torch
 from torch import Tensor
 
-from actspace.dictionaries.base import SAE, check_finite
-from actspace.dictionaries.sae.architectures import Step, TrainingL1, TrainingSAE, TrainingTopK
+from actspace.activations.store import Activations
+from actspace.dictionaries.base import SAE
+from actspace.dictionaries.sae import checkpoint as checkpoints
+from actspace.dictionaries.sae.architectures import (
+    Step,
+    TrainingBatchTopK,
+    TrainingJumpReLU,
+    TrainingL1,
+    TrainingMatryoshka,
+    TrainingSAE,
+    TrainingTopK,
+)
+from actspace.dictionaries.sae.checkpoint import Checkpoint
+from actspace.dictionaries.sae.rows import InMemory, Scaling, Streamed, endless, median_of_sample, scaling
 from actspace.errors import StudyError
+from actspace.seeds import seed_for
 
-MEDIAN_ROWS = 8192
+ARCHITECTURES = ("topk", "batch_topk", "matryoshka", "jumprelu", "l1")
+PREFIXES = (1 / 32, 3 / 32, 7 / 32, 15 / 32, 1.0)  # of the latents; groups as in dictionary_learning
 HIGHEST_LEARNING_RATE = 1e-3
 
 
@@ -25,15 +39,21 @@ HIGHEST_LEARNING_RATE = 1e-3
 class Settings:
     """Settings of one training run. What is None follows the published rule in its comment."""
 
-    architecture: str  # topk or l1
+    architecture: str  # one of ARCHITECTURES
     n_latents: int
     vectors: int  # trained on in all, rounded up to whole batches; more than there are rows makes several epochs
     batch_size: int
-    k: int = 0  # topk: active latents per row
+    k: int = 0  # topk, batch_topk, matryoshka: active latents per row
+    prefixes: tuple[float, ...] = (
+        PREFIXES  # matryoshka: rising shares of the latents, each of which reconstructs; ends in 1
+    )
+    l0: float = 0.0  # jumprelu: wanted active latents per row
+    l0_coefficient: float = 1.0  # jumprelu: weight of (L0 / l0 - 1)^2 against ||r||^2 / variance
+    bandwidth: float = 0.05  # jumprelu: of the straight-through estimators, for activations of mean norm sqrt(d_model)
     l1_coefficient: float = 0.0  # l1: weight of sum f against ||r||^2, for activations of mean norm sqrt(d_model)
     learning_rate: float | None = None  # 2e-4 / sqrt(n_latents / 2**14), at most 1e-3
     warmup_fraction: float = 0.05  # of the steps, for the learning rate
-    sparsity_warmup_fraction: float = 0.05  # of the steps, for the L1 penalty
+    sparsity_warmup_fraction: float = 0.05  # of the steps, for a sparsity penalty
     decay_fraction: float = 0.2  # of the steps, at the end, in which the learning rate falls linearly to zero
     aux_coefficient: float = 1 / 32
     k_aux: int | None = None  # d_model / 2
@@ -55,6 +75,11 @@ class Settings:
         """Vectors after which a latent that did not fire counts as dead."""
         return self.dead_after_vectors or min(max(1, self.vectors // 10), 10_000_000)
 
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Numbers of latents in the nested prefixes of a Matryoshka SAE."""
+        return tuple(sorted({max(1, round(share * self.n_latents)) for share in self.prefixes}))
+
     def ramp(self, step: int, fraction: float) -> float:
         """Rise linearly to 1 over the first `fraction` of the steps."""
         return min(1.0, (step + 1) / max(1.0, fraction * self.steps))
@@ -66,18 +91,20 @@ class Settings:
 
 
 def train(
-    x: Tensor,
+    data: Tensor | Activations,
     settings: dict[str, Any],
     seed: int,
     device: str | torch.device = "cpu",
     progress: Callable[[int], None] = lambda _vectors: None,
+    checkpoint: Checkpoint | None = None,
 ) -> tuple[SAE, pd.DataFrame]:
     """Train a sparse autoencoder.
 
     Parameters
     ----------
-    x : float Tensor of shape (row, d_model)
-        Stays where it is; batches of it go to the device. Epochs are seeded permutations of the rows.
+    data : float Tensor of shape (row, d_model), or cached activations
+        A Tensor stays where it is; cached activations are streamed, in bounded memory. Batches go to the device. Every
+        epoch visits all rows, in an order of its own.
     settings
         The fields of `Settings`.
     seed
@@ -86,11 +113,14 @@ def train(
         Where to train.
     progress
         Told how many vectors each step has trained on.
+    checkpoint
+        Where to save the state of training, and to go on from if it is there; the weights are the same as without a
+        break. The caller removes it.
 
     Returns
     -------
     dictionary
-        On the CPU, for activations in the units of x.
+        On the CPU, for activations in the units of the data.
     curve : DataFrame with the columns step, vectors, loss, fvu_pooled, l0, fraction_dead
         About `curve_points` batches; `fvu_pooled` is definition A on that batch, `vectors` counts those seen so far.
 
@@ -100,12 +130,21 @@ def train(
         If a setting is unknown, absent or impossible, rows are too few, all alike or not finite, or the loss diverges.
     """
     chosen = check_settings(settings)
-    check_finite(x, "SAE data")
-    generator = torch.Generator().manual_seed(seed)
-    scale, variance = scaling(x)
-    model = build(chosen, x, scale, variance, generator, device)
-    curve = run(model, x, scale, chosen, generator, progress)
-    return model.folded(scale).cpu(), curve
+    rows = Streamed(data) if isinstance(data, Activations) else InMemory(data)
+    training = resumed(chosen, seed, device, checkpoint) if checkpoint else None
+    if training is None:
+        measured = scaling(rows)
+        b_dec, sample = median_of_sample(rows, seed, measured.factor, device)
+        training = Training(build(chosen, b_dec, measured.variance, seed), chosen, measured)
+        training.model.start(sample)
+    batches = endless(rows, training.scaling.n_rows, chosen.batch_size, seed, start=training.done)
+    progress(training.done * chosen.batch_size)
+    while training.done < chosen.steps:
+        training.step(next(batches))
+        progress(chosen.batch_size)
+        if checkpoint and checkpoint.due():
+            training.save(checkpoint)
+    return training.model.folded(training.scaling.factor).cpu(), pd.DataFrame(training.curve)
 
 
 def check_settings(settings: dict[str, Any]) -> Settings:
@@ -118,52 +157,86 @@ def check_settings(settings: dict[str, Any]) -> Settings:
     if absent:
         raise StudyError(f"sae: the setting '{absent[0]}' is missing")
     chosen = Settings(**settings)
-    if chosen.architecture not in ("topk", "l1"):
-        raise StudyError(f"sae: unknown architecture '{chosen.architecture}'; choose topk or l1")
-    if chosen.architecture == "topk" and not 1 <= chosen.k <= chosen.n_latents:
-        raise StudyError(f"sae: k is {chosen.k}, but must lie between 1 and the number of latents, {chosen.n_latents}")
-    if chosen.architecture == "l1" and chosen.l1_coefficient <= 0:
-        raise StudyError(f"sae: l1_coefficient is {chosen.l1_coefficient}; an l1 autoencoder needs a positive one")
+    check_architecture(chosen)
     return chosen
 
 
-def build(
-    settings: Settings, x: Tensor, scale: float, variance: float, generator: torch.Generator, device: str | torch.device
-) -> TrainingSAE:
-    """Make the untrained module; b_dec starts at the geometric median of a sample of the scaled rows."""
-    sample = x[torch.randperm(len(x), generator=generator)[:MEDIAN_ROWS].to(x.device)]
-    b_dec = geometric_median(scale * sample.to(device, torch.float32))
+def check_architecture(chosen: Settings) -> None:
+    """Raise a StudyError if a setting that the architecture needs is impossible."""
+    name, n = chosen.architecture, chosen.n_latents
+    if name not in ARCHITECTURES:
+        raise StudyError(f"sae: unknown architecture '{name}'; choose {', '.join(ARCHITECTURES)}")
+    if name in ("topk", "batch_topk", "matryoshka") and not 1 <= chosen.k <= n:
+        raise StudyError(f"sae: k is {chosen.k}, but must lie between 1 and the number of latents, {n}")
+    if name == "jumprelu" and not 0 < chosen.l0 <= n:
+        raise StudyError(f"sae: l0 is {chosen.l0}, but must lie between 0 and the number of latents, {n}")
+    if name == "matryoshka" and not (min(chosen.prefixes, default=0) > 0 and max(chosen.prefixes) == 1):
+        raise StudyError(f"sae: prefixes are {chosen.prefixes}, but must lie between 0 and 1, the largest 1")
+    if name == "l1" and chosen.l1_coefficient <= 0:
+        raise StudyError(f"sae: l1_coefficient is {chosen.l1_coefficient}; an l1 autoencoder needs a positive one")
+
+
+def build(settings: Settings, b_dec: Tensor, variance: float, seed: int) -> TrainingSAE:
+    """Make the untrained module, on the device of b_dec (d_model,)."""
+    generator = torch.Generator().manual_seed(seed_for(seed, "weights"))
     parameters = (b_dec, settings.n_latents, variance, generator)
     if settings.architecture == "l1":
         return TrainingL1(*parameters, l1_coefficient=settings.l1_coefficient)
-    k_aux = settings.k_aux or max(1, x.shape[1] // 2)
-    return TrainingTopK(*parameters, k=settings.k, k_aux=k_aux, aux_coefficient=settings.aux_coefficient)
+    if settings.architecture == "jumprelu":
+        own = {"l0": settings.l0, "coefficient": settings.l0_coefficient, "bandwidth": settings.bandwidth}
+        return TrainingJumpReLU(*parameters, **own)
+    k_aux = settings.k_aux or max(1, len(b_dec) // 2)
+    shared: dict[str, Any] = {"k": settings.k, "k_aux": k_aux, "aux_coefficient": settings.aux_coefficient}
+    if settings.architecture == "matryoshka":
+        return TrainingMatryoshka(*parameters, widths=settings.widths, **shared)
+    return (TrainingTopK if settings.architecture == "topk" else TrainingBatchTopK)(*parameters, **shared)
 
 
-def run(
-    model: TrainingSAE,
-    x: Tensor,
-    scale: float,
-    settings: Settings,
-    generator: torch.Generator,
-    progress: Callable[[int], None] = lambda _vectors: None,
-) -> pd.DataFrame:
-    """Train a module in place on the rows of x times `scale`, and return the training curve."""
-    device = model.b_dec.device
-    optimizer = torch.optim.Adam(model.parameters(), fused=device.type == "cuda")
-    silent = torch.zeros(settings.n_latents, dtype=torch.int64, device=device)  # vectors since each latent fired
-    every = max(1, settings.steps // settings.curve_points)
-    curve = []
-    for step, indices in zip(range(settings.steps), batches(len(x), settings.batch_size, generator), strict=False):
-        batch = scale * x[indices.to(x.device)].to(device, torch.float32)
-        dead = silent >= settings.dead_after
-        result = model.step(batch, dead, settings.ramp(step, settings.sparsity_warmup_fraction))
-        update(model, optimizer, result.loss, settings.learning_rate_at(step))
-        silent = torch.where(result.fired, 0, silent + len(batch))
-        progress(len(batch))
-        if step % every == 0 or step == settings.steps - 1:
-            curve.append({"step": step, "vectors": (step + 1) * len(batch), **observe(batch, result, dead, step)})
-    return pd.DataFrame(curve)
+@dataclass
+class Training:
+    """A module in training: its optimizer, how long each latent has been silent, and the curve so far."""
+
+    model: TrainingSAE
+    settings: Settings
+    scaling: Scaling
+    done: int = 0  # steps
+    curve: list[dict[str, float]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.optimizer = torch.optim.Adam(self.model.parameters(), fused=True)
+        # Vectors since each latent fired.
+        self.silent = torch.zeros(self.settings.n_latents, dtype=torch.int64, device=self.model.b_dec.device)
+
+    def step(self, rows: Tensor) -> None:
+        """Train on rows (row, d_model) of any floating dtype, on any device."""
+        settings, number = self.settings, self.done
+        batch = self.scaling.factor * rows.to(self.model.b_dec)
+        dead = self.silent >= settings.dead_after
+        result = self.model.step(batch, dead, settings.ramp(number, settings.sparsity_warmup_fraction))
+        update(self.model, self.optimizer, result.loss, settings.learning_rate_at(number))
+        self.silent = torch.where(result.fired, 0, self.silent + len(batch))
+        self.done += 1
+        if number % max(1, settings.steps // settings.curve_points) == 0 or self.done == settings.steps:
+            seen = {"step": number, "vectors": self.done * len(batch)}
+            self.curve.append(seen | observe(batch, result, dead, number))
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Write all that `resumed` needs."""
+        tensors = checkpoints.state_of(self.model, self.optimizer) | {"silent": self.silent}
+        checkpoint.save(tensors, {"done": self.done, "curve": self.curve, "scaling": self.scaling._asdict()})
+
+
+def resumed(settings: Settings, seed: int, device: str | torch.device, checkpoint: Checkpoint) -> Training | None:
+    """Return training as it was at its last checkpoint, or None if there is none of the same run."""
+    if (found := checkpoint.load()) is None:
+        return None
+    tensors, facts = found
+    measured = Scaling(**facts["scaling"])
+    model = build(settings, torch.zeros(measured.d_model, device=device), measured.variance, seed)
+    training = Training(model, settings, measured, facts["done"], facts["curve"])
+    checkpoints.restore(model, training.optimizer, tensors)
+    training.silent = tensors["silent"].to(device)
+    return training
 
 
 def update(model: TrainingSAE, optimizer: torch.optim.Optimizer, loss: Tensor, learning_rate: float) -> None:
@@ -189,40 +262,3 @@ def observe(batch: Tensor, result: Step, dead: Tensor, step: int) -> dict[str, f
         "l0": float(result.l0),
         "fraction_dead": float(dead.float().mean()),
     }
-
-
-def batches(n_rows: int, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """Yield row indices (batch_size,) without end: permutations of all rows, one after the other, cut into batches."""
-    rest = torch.empty(0, dtype=torch.int64)
-    while True:
-        while len(rest) < batch_size:
-            rest = torch.cat([rest, torch.randperm(n_rows, generator=generator)])
-        yield rest[:batch_size]
-        rest = rest[batch_size:]
-
-
-def scaling(x: Tensor) -> tuple[float, float]:
-    """Return the factor that gives rows a mean norm of sqrt(d_model), and the summed variance of rows so scaled."""
-    if len(x) < 2:
-        raise StudyError(f"sae: {len(x)} rows to train on; read more activations")
-    rows = x.split(4096)
-    norm = sum(float(part.double().norm(dim=1).sum()) for part in rows) / len(x)
-    shift = x[0].double()
-    mean = sum((part.double() - shift).sum(0) for part in rows) / len(x) + shift
-    variance = sum(float((part.double() - mean).square().sum()) for part in rows) / len(x)
-    if not variance > 0:
-        raise StudyError(f"sae: all {len(x)} rows are alike; there is nothing to learn")
-    scale = math.sqrt(x.shape[1]) / norm
-    return scale, variance * scale**2
-
-
-def geometric_median(x: Tensor, iterations: int = 100, tolerance: float = 1e-5) -> Tensor:
-    """Return the point (d_model,) of least summed distance to the rows (row, d_model), by Weiszfeld's iteration."""
-    median = x.mean(0)
-    for _ in range(iterations):
-        # A row at the median itself would get infinite weight.
-        weights = 1 / (x - median).norm(dim=1).clamp_min(1e-6)
-        previous, median = median, (weights[:, None] * x).sum(0) / weights.sum()
-        if (median - previous).norm() <= tolerance * median.norm():
-            break
-    return median
