@@ -10,6 +10,7 @@ import pytest
 
 from actspace import stages
 from actspace.config import Study
+from actspace.errors import StudyError
 from actspace.reading import read_study
 from actspace.seeds import seed_for
 
@@ -381,3 +382,29 @@ def test_cells_are_those_of_the_fit_at_the_sites_that_it_has():
     assert stages.cells(study, "between", PRE) == f"dictionaries/both/{PRE}/real/kmeans-k4-s0.safetensors"
     assert stages.cells(study, "between", POST) is None
     assert stages.cells(changed(), "between", PRE) is None
+
+
+def test_variants_of_kmeans_are_fits_of_their_own_and_read_outs_name_the_fit_they_read():
+    study = changed(
+        ("dictionaries/both/kmeans/variants", ["centroid", "nearest", "spherical"]),
+        ("dictionaries/both/kmeans/pca_prefix", [0, 2]),
+    )
+    fits = {name: cfg for name, cfg in stages.fits(study.dictionaries["both"]).items() if "kmeans" in name}
+    assert [*fits] == [
+        *("kmeans-k4-s0", "pca_kmeans-p2-k4-s0", "kmeans_nearest-k4-s0", "pca_kmeans_nearest-p2-k4-s0"),
+        *("kmeans_spherical-k4-s0", "pca_kmeans_spherical-p2-k4-s0"),
+    ]
+    assert stages.read_from("pca_kmeans_nearest-p2-k4-s0") == "pca_kmeans-p2-k4-s0"
+    assert fits["pca_kmeans_nearest-p2-k4-s0"] == {"family": "kmeans_nearest"}
+    assert (
+        fits["pca_kmeans_spherical-p2-k4-s0"] | {"pca_prefix": 2, "spherical": True}
+        == fits["pca_kmeans_spherical-p2-k4-s0"]
+    )
+    assert stages.fit_labels("pca_kmeans_nearest-p2-k4-s0")["k"] == 3
+    changed_cfgs = cfgs(study)
+    assert all(changed_cfgs[job] == cfg for job, cfg in BEFORE.items() if "kmeans-k4" in job)
+
+
+def test_a_read_out_without_the_fit_it_reads_is_refused():
+    with pytest.raises(StudyError, match="variants: `unit` and `nearest` read the fit of `centroid` out"):
+        changed(("dictionaries/both/kmeans/variants", ["unit"]))

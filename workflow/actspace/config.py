@@ -298,14 +298,31 @@ class Capture(Strict):
 
 
 class KMeans(Strict):
-    """k-means: one active latent, of value 1, whose decoder row is the centroid."""
+    """k-means: one active latent per vector. One fit serves the first three variants, read out in another way."""
 
     sizes: list[Positive] = Field(min_length=1, description="Numbers of centroids K.")
     seeds: list[NonNegative] = Field([0], min_length=1, description="One fit per size and seed.")
+    variants: list[Literal["centroid", "unit", "nearest", "spherical"]] = Field(
+        ["centroid"],
+        min_length=1,
+        description="`centroid`: the nearest one; `unit`: the largest projection on a direction from the mean to a "
+        "centroid; `nearest`: the projection on that of the nearest centroid; `spherical`: clusters of directions.",
+    )
+    pca_prefix: list[NonNegative] = Field(
+        [0],
+        min_length=1,
+        description="Numbers of leading principal components that are kept exactly; what they leave is clustered.",
+    )
     max_iterations: Positive = Field(100, description="Lloyd iterations at most.")
     tolerance: Float = Field(
         1e-4, ge=0, description="Stop when the centroids move by less than this, relative to the variance of the data."
     )
+
+    @model_validator(mode="after")
+    def _centroids_to_read_out(self) -> KMeans:
+        if "centroid" not in self.variants and {"unit", "nearest"} & {*self.variants}:
+            raise ValueError(".variants: `unit` and `nearest` read the fit of `centroid` out; add it to the list")
+        return self
 
 
 class Pca(Strict):

@@ -18,6 +18,7 @@ from actspace.config import (
     Dictionaries,
     Experiment,
     Gguf,
+    KMeans,
     Package,
     PackageText,
     Perturbation,
@@ -32,6 +33,14 @@ CONTROLS = {
     "late_layer_control": ("sensitive_directions", "late_layer"),
     "random_weights_control": ("plateaus", "plateaus_random_weights"),
 }
+CLUSTERS = {
+    "centroid": "kmeans",
+    "unit": "kmeans_unit",
+    "nearest": "kmeans_nearest",
+    "spherical": "kmeans_spherical",
+}
+"""Family of each variant of k-means; behind a PCA prefix it has `pca_` before it."""
+CLUSTERINGS = (*CLUSTERS.values(), *(f"pca_{family}" for family in CLUSTERS.values()))
 ONLY_DRAWN = ("toy_points", "toy_directions", "perturbation_curves", "triangles", "planes", "regions", "spikes")
 """Tables too long, or too plain, for anybody to open as CSV."""
 
@@ -74,8 +83,7 @@ def fits(member: Dictionaries) -> dict[str, dict[str, Any]]:
     """List the fits of a dictionary study: a key that names each, and its settings as the family's `fit` or `train` takes them."""
     found: dict[str, dict[str, Any]] = {}
     if (kmeans := member.kmeans) is not None:
-        shared = kmeans.model_dump(include={"tolerance", "max_iterations"})
-        found |= {f"kmeans-k{k}-s{s}": {"n_clusters": k, **shared} for k in kmeans.sizes for s in kmeans.seeds}
+        found |= _kmeans_fits(kmeans)
     if member.pca is not None:
         found |= {f"pca-r{rank}": {"rank": rank} for rank in member.pca.ranks}
     for family, axis, setting, letter in (("topk", "k", "k", "k"), ("l1", "coefficients", "l1_coefficient", "c")):
@@ -90,6 +98,25 @@ def fits(member: Dictionaries) -> dict[str, dict[str, Any]]:
     return found
 
 
+def _kmeans_fits(kmeans: KMeans) -> dict[str, dict[str, Any]]:
+    """List the fits of k-means; `of` is the fit that a read-out takes its centroids from."""
+    shared, found = kmeans.model_dump(include={"tolerance", "max_iterations"}), {}
+    for variant, prefix, k, s in itertools.product(kmeans.variants, kmeans.pca_prefix, kmeans.sizes, kmeans.seeds):
+        family, before = (f"pca_{CLUSTERS[variant]}", f"-p{prefix}") if prefix else (CLUSTERS[variant], "")
+        settings: dict[str, Any] = {"n_clusters": k, **shared}
+        settings |= {"pca_prefix": prefix} if prefix else {}
+        settings |= {"spherical": True} if variant == "spherical" else {}
+        fit = f"{family}{before}-k{k}-s{s}"
+        found[fit] = {"family": CLUSTERS[variant]} if variant in ("unit", "nearest") else settings
+    return found
+
+
+def read_from(fit: str) -> str:
+    """Name the fit that a read-out takes its centroids from."""
+    family, *settings = fit.split("-")
+    return "-".join([family.removesuffix("_unit").removesuffix("_nearest"), *settings])
+
+
 def _digits(value: float) -> str:
     """Write a number in full: two settings never share a name, and no exponent puts a `-` of its own into it."""
     return np.format_float_positional(value, trim="-")
@@ -99,7 +126,8 @@ def fit_labels(fit: str) -> dict[str, Any]:
     """Read a fit's key: its family, how many latents are active by design (None where that is an outcome) and its seed."""
     family, *settings = fit.split("-")
     values = {setting[0]: float(setting[1:]) for setting in settings}
-    active = {"kmeans": 1.0, "pca": values.get("r"), "topk": values.get("k")}.get(family)
+    active = {"pca": values.get("r"), "topk": values.get("k")}.get(family)
+    active = 1 + values.get("p", 0.0) if family in CLUSTERINGS else active
     return {"family": family, "fit": fit, "k": active, "seed": int(values.get("s", 0))}
 
 

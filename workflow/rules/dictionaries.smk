@@ -9,7 +9,7 @@ rule kmeans:
     log:
         f"{FIT_LOG}.log",
     wildcard_constraints:
-        fit="kmeans-[^/]+",
+        fit="(pca_)?kmeans(_spherical)?-[^/]+",
     group:
         "fits"
     conda:
@@ -19,6 +19,26 @@ rule kmeans:
         code=code("kmeans"),
     script:
         "../scripts/kmeans.py"
+
+
+rule kmeans_read_out:
+    input:
+        **needs(fit=centroids_of_fit, moments=fit_moments),
+    output:
+        **made(fit=f"{FIT}.safetensors"),
+    log:
+        f"{FIT_LOG}.log",
+    wildcard_constraints:
+        fit="(pca_)?kmeans_(unit|nearest)-[^/]+",
+    group:
+        "fits"
+    conda:
+        "../../envs/actspace.yaml"
+    params:
+        cfg=stage_cfg("fit"),
+        code=code("kmeans_read_out"),
+    script:
+        "../scripts/kmeans_read_out.py"
 
 
 rule pca:

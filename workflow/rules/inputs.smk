@@ -61,6 +61,11 @@ def fit_moments(wildcards):
     return moments_of(STUDY.dictionaries[wildcards.dictionaries].capture, wildcards.hook)
 
 
+def centroids_of_fit(wildcards):
+    """The fit that a read-out takes its centroids from."""
+    return FIT.format(**{**wildcards, "fit": stages.read_from(wildcards.fit)}) + ".safetensors"
+
+
 def real_fits(wildcards):
     members = fit_members(wildcards.dictionaries)
     return [f"{path}.safetensors" for data, hook, path in members if data == "real" and hook == wildcards.hook]

@@ -1,42 +1,137 @@
-"""Fit k-means: Lloyd's iterations from one greedy k-means++ start.
+"""Fit k-means: Lloyd's iterations from one greedy k-means++ start, in memory or in passes over the store.
 
-Source: scikit-learn's `KMeans`; the dictionary is K1 of the methods reference, 1.2."""
+The assignment is a matrix product in torch, chunk by chunk, and the same code runs on rows that are read again in each pass. An empty cluster
+moves to the row that is farthest from its centroid, as in scikit-learn. Source: methods reference, 1.2 (K1, K3 and K4; K2 and K2' read the
+centroids of K1 out in another way, see `read_out`)."""
 
 from __future__ import annotations
 
-import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from sklearn import cluster
-from sklearn.exceptions import ConvergenceWarning
-from threadpoolctl import threadpool_limits
 from torch import Tensor
+from torch.nn import functional
 
-from actspace.dictionaries.base import KMeans, check_finite
+from actspace.activations import moments, store
+from actspace.dictionaries import pca
+from actspace.dictionaries.base import (
+    KMEANS,
+    PCA,
+    Dictionary,
+    KMeans,
+    PrefixedKMeans,
+    SphericalKMeans,
+    check_finite,
+    nearest,
+)
 from actspace.errors import StudyError
 
+SCORES_AT_ONCE = 2**22  # (row, cluster) scores held at a time
 ROWS_AT_ONCE = 8192
+START_ROWS = 2**18  # rows that a start is chosen from when the data stay on the disk
+MOVED_AT_ONCE = 256  # empty clusters that find a new place in one pass
+MEMORY_BYTES = 2**32
+Chunks = Callable[[], Iterator[Tensor]]
 
 
 class KMeansFit(NamedTuple):
-    """A fitted dictionary and how the fit went; `inertia` sums the squared distances to the nearest centroids."""
+    """A fitted dictionary and how the fit went; `inertia` sums the squared distances to the nearest centroids.
 
-    dictionary: KMeans
+    That of spherical k-means is on the unit sphere, and that behind a prefix in what the components leave.
+    """
+
+    dictionary: Dictionary
     inertia: float
     iterations: int
     converged: bool
 
 
+class Tally:
+    """What one pass over the data finds: rows nearest to each of the centroids (cluster, d_model), summed in float64.
+
+    `sums` (cluster, d_model), `counts` (cluster,), and `squares`, the sum of the rows' squared norms; and the rows
+    `far` (few, d_model) from their centroids, with these squared `distances` and `clusters`, both (few,).
+    """
+
+    def __init__(self, centroids: Tensor) -> None:
+        self.k, self.centroids, self.middle = len(centroids), centroids, centroids.mean(0)
+        # ||x - c||^2 / 2 without its ||x||^2, around the centroids' mean as in `base.nearest`.
+        centred = centroids - self.middle
+        self.offset, self.weights = centred.square().sum(1) / 2, centred.T.contiguous()
+        self.sums = torch.zeros(centroids.shape, dtype=torch.float64)
+        self.counts = torch.zeros(self.k, dtype=torch.float64)
+        self.squares = 0.0
+        self.far, self.distances, self.clusters = centroids[:0], self.offset[:0], self.counts[:0].long()
+
+    def add(self, rows: Tensor) -> None:
+        """Assign rows (row, d_model) to their nearest centroids."""
+        shifted = rows - self.middle
+        scores, clusters = torch.addmm(self.offset, shifted, self.weights, alpha=-1).min(1)
+        exact = rows.double()
+        self.sums.index_add_(0, clusters, exact)
+        self.counts += torch.bincount(clusters, minlength=self.k)
+        self.squares += float(exact.square().sum())
+        self._keep_farthest(rows, shifted.square().sum(1) / 2 + scores, clusters)
+
+    def _keep_farthest(self, rows: Tensor, distances: Tensor, clusters: Tensor) -> None:
+        worst = distances.topk(min(MOVED_AT_ONCE, len(rows))).indices
+        # These few once more from their differences: rounding must not hide that a row lies on its centroid.
+        exact = (rows[worst] - self.centroids[clusters[worst]]).square().sum(1)
+        together = torch.cat([self.distances, exact])
+        kept = together.topk(min(MOVED_AT_ONCE, len(together))).indices
+        self.distances = together[kept]
+        self.far = torch.cat([self.far, rows[worst]])[kept]
+        self.clusters = torch.cat([self.clusters, clusters[worst]])[kept]
+
+    def fill_empty(self) -> None:
+        """Give each empty cluster one of the rows that are farthest from their centroids, and take it from its own.
+
+        Raises
+        ------
+        StudyError
+            If all rows lie on their centroids, so that there is no other place.
+        """
+        spare = iter(range(len(self.far)))
+        rounding = 1e-12 * self.squares / float(self.counts.sum())
+        for empty in (self.counts == 0).nonzero()[:MOVED_AT_ONCE, 0].tolist():
+            row = next((i for i in spare if self.counts[self.clusters[i]] > 1), None)
+            if row is None:
+                return
+            if float(self.distances[row]) <= rounding:
+                raise StudyError(
+                    f"k-means: {self.k} clusters, but the {int(self.counts.sum())} rows hold fewer distinct ones; "
+                    "choose fewer clusters"
+                )
+            place = self.far[row].double()
+            self.sums[self.clusters[row]] -= place
+            self.counts[self.clusters[row]] -= 1
+            self.sums[empty], self.counts[empty] = place, 1
+
+    def variance(self) -> float:
+        """Variance of the rows, averaged over dimensions."""
+        n = float(self.counts.sum())
+        return (self.squares / n - float((self.sums.sum(0) / n).square().sum())) / self.sums.shape[1]
+
+
 def fit(
-    x: np.ndarray, n_clusters: int, seed: int, tolerance: float, max_iterations: int, n_threads: int = 1
+    x: np.ndarray | store.Activations,
+    n_clusters: int,
+    seed: int,
+    tolerance: float,
+    max_iterations: int,
+    n_threads: int = 1,
+    spherical: bool = False,
+    pca_prefix: int = 0,
 ) -> KMeansFit:
     """Fit centroids to activations.
 
     Parameters
     ----------
-    x : float32 array of shape (row, d_model)
+    x : float32 array of shape (row, d_model), or activations in the store
+        What is in the store is read again in each pass, and the start is chosen from a sample of 262,144 rows.
     n_clusters
         Number of centroids K.
     seed
@@ -47,32 +142,94 @@ def fit(
     max_iterations
         Stop after so many passes over the data.
     n_threads
-        Threads for this fit. Each thread sums its own rows first, so another number of threads rounds otherwise, and
-        with three or more the order of these sums is left to chance: one thread gives the same centroids in every run.
+        Threads for this fit.
+    spherical
+        Cluster the rows' directions: unit rows, unit centroids.
+    pca_prefix
+        Number of leading principal components that are kept exactly; what they leave is clustered.
 
     Raises
     ------
     StudyError
-        If x has fewer rows, or fewer distinct rows, than K, or a row that is not finite.
+        If x has fewer rows, or fewer distinct rows, than K, a row that is not finite, or no more dimensions than the
+        prefix.
     """
-    if not 1 <= n_clusters <= len(x):
-        raise StudyError(
-            f"k-means: {n_clusters} clusters of {len(x)} rows; choose fewer clusters (at least 1), or more rows"
-        )
-    x = np.ascontiguousarray(x, dtype=np.float32)
-    check_finite(torch.from_numpy(x), "k-means data")
-    start = x[plus_plus(torch.from_numpy(x), n_clusters, np.random.default_rng(seed))]
-    lloyd = cluster.KMeans(n_clusters, init=start, n_init=1, max_iter=max_iterations, tol=tolerance)
-    with threadpool_limits(n_threads), warnings.catch_warnings():
-        warnings.simplefilter("error", ConvergenceWarning)
-        try:
-            lloyd.fit(x)
-        except ConvergenceWarning as warning:
+    rng = np.random.default_rng(seed)
+    with threads(n_threads):
+        prefix = _prefix(x, pca_prefix) if pca_prefix else None
+        prepare = _preparation(prefix, spherical)
+        rows, chunks = _in_memory(x, prepare) if isinstance(x, np.ndarray) else _streamed(x, prepare, rng)
+        if not 1 <= n_clusters <= len(rows):
             raise StudyError(
-                f"k-means: {n_clusters} clusters, but the {len(x)} rows hold fewer distinct ones; choose fewer clusters"
-            ) from warning
-    dictionary = KMeans({"centroids": torch.from_numpy(lloyd.cluster_centers_)})
-    return KMeansFit(dictionary, inertia(dictionary, x), int(lloyd.n_iter_), bool(lloyd.n_iter_ < max_iterations))
+                f"k-means: {n_clusters} clusters of {len(rows)} rows; choose fewer clusters (at least 1), or more rows"
+            )
+        start = rows[plus_plus(rows, n_clusters, rng)]
+        centroids, inertia, iterations, converged = lloyd(chunks, start, tolerance, max_iterations, spherical)
+    kind = SphericalKMeans if spherical else KMeans
+    if prefix is None:
+        return KMeansFit(kind({"centroids": centroids}), inertia, iterations, converged)
+    tensors = {"centroids": centroids, "components": prefix.components, "mean": prefix.mean}
+    return KMeansFit(PrefixedKMeans(tensors, variant=kind.family), inertia, iterations, converged)
+
+
+def data_of(activations: store.Activations) -> np.ndarray | store.Activations:
+    """Return the rows for `fit`: read into memory if they take at most 4 GiB, or else as they are."""
+    n_bytes = 4 * activations.d_model * len(activations.norms())
+    return activations if n_bytes > MEMORY_BYTES else activations.read().x.numpy()
+
+
+def lloyd(
+    chunks: Chunks, start: Tensor, tolerance: float, max_iterations: int, spherical: bool = False
+) -> tuple[Tensor, float, int, bool]:
+    """Move centroids to the means of the rows nearest to them, until they rest.
+
+    Parameters
+    ----------
+    chunks : returns the rows anew in each pass, in float32 Tensors of shape (row, d_model)
+    start : initial centroids, float32 of shape (cluster, d_model)
+    tolerance, max_iterations : as in `fit`
+    spherical : rows are unit vectors, and centroids become such
+
+    Returns
+    -------
+    centroids (cluster, d_model) in float32, their inertia, number of passes, and whether they came to rest
+
+    Raises
+    ------
+    StudyError
+        If the rows hold fewer distinct ones than there are clusters.
+    """
+    centroids, resting, iterations = start, False, 0
+    while iterations < max_iterations and not resting:
+        found = one_pass(chunks, centroids)
+        allowed = tolerance * found.variance()
+        found.fill_empty()
+        means = found.sums / found.counts.clamp(min=1)[:, None]
+        means = torch.where(found.counts[:, None] > 0, means, centroids.double())
+        means = functional.normalize(means, dim=1) if spherical else means
+        resting = float((means - centroids).square().sum()) <= allowed
+        centroids = means.float()
+        iterations += 1
+    return centroids, inertia(chunks, centroids), iterations, resting
+
+
+def one_pass(chunks: Chunks, centroids: Tensor) -> Tally:
+    """Assign all rows to the nearest of the centroids (cluster, d_model)."""
+    tally = Tally(centroids)
+    step = max(64, SCORES_AT_ONCE // len(centroids))
+    for chunk in chunks():
+        for rows in chunk.split(step):
+            tally.add(rows)
+    return tally
+
+
+def inertia(chunks: Chunks, centroids: Tensor) -> float:
+    """Sum the squared distances of all rows to the nearest of the centroids (cluster, d_model), in float64."""
+    total, step = 0.0, max(64, SCORES_AT_ONCE // len(centroids))
+    for chunk in chunks():
+        for rows in chunk.split(step):
+            total += float((rows.double() - centroids[nearest(rows, centroids)].double()).square().sum())
+    return total
 
 
 def plus_plus(x: Tensor, n_clusters: int, rng: np.random.Generator) -> list[int]:
@@ -108,7 +265,64 @@ def plus_plus(x: Tensor, n_clusters: int, rng: np.random.Generator) -> list[int]
     return chosen
 
 
-def inertia(dictionary: KMeans, x: np.ndarray) -> float:
-    """Sum the squared distances of the rows (row, d_model) to their nearest centroids, in float64."""
-    chunks = torch.from_numpy(x).split(ROWS_AT_ONCE)
-    return float(sum((rows.double() - dictionary(rows).double()).square().sum() for rows in chunks))
+def read_out(fitted: Dictionary, family: str, mean: Tensor) -> Dictionary:
+    """Read the centroids of a fit out in another way: `kmeans_unit` or `kmeans_nearest` (K2 and K2' in the reference).
+
+    Parameters
+    ----------
+    fitted : KMeans, or PrefixedKMeans of such
+    family : the other way
+    mean : float Tensor of shape (d_model,), which directions start from; behind a prefix they start from its mean
+    """
+    if isinstance(fitted, PrefixedKMeans):
+        return PrefixedKMeans(dict(fitted.named_buffers()), variant=family)
+    return KMEANS[family]({**dict(fitted.named_buffers()), "mean": mean.float()})
+
+
+def _prefix(x: np.ndarray | store.Activations, rank: int) -> PCA:
+    """Fit the components that are kept; at least one dimension must be left."""
+    chunks = _finite(x).split(ROWS_AT_ONCE) if isinstance(x, np.ndarray) else (rows.x for rows in x.groups())
+    _, mean, covariance = moments.accumulate(chunks)
+    if rank >= len(mean):
+        raise StudyError(f"k-means: a prefix of {rank} components leaves nothing of {len(mean)} dimensions; lower it")
+    return pca.fit(mean.numpy(), covariance.numpy(), rank)
+
+
+def _preparation(prefix: PCA | None, spherical: bool) -> Callable[[Tensor], Tensor]:
+    """Return what is done to rows (row, d_model) before they are clustered."""
+
+    def prepare(x: Tensor) -> Tensor:
+        x = x.float()
+        x = x if prefix is None else x - prefix(x)
+        return functional.normalize(x, dim=1) if spherical else x
+
+    return prepare
+
+
+def _in_memory(x: np.ndarray, prepare: Callable[[Tensor], Tensor]) -> tuple[Tensor, Chunks]:
+    rows = prepare(_finite(x))
+    return rows, lambda: iter(rows.split(ROWS_AT_ONCE))
+
+
+def _streamed(
+    x: store.Activations, prepare: Callable[[Tensor], Tensor], rng: np.random.Generator
+) -> tuple[Tensor, Chunks]:
+    """Return the rows to choose a start from, a sample of all, and what reads everything."""
+    return prepare(x.sample(START_ROWS, rng).x), lambda: (prepare(rows.x) for rows in x.groups())
+
+
+def _finite(x: np.ndarray) -> Tensor:
+    rows = torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32))
+    check_finite(rows, "k-means data")
+    return rows
+
+
+@contextmanager
+def threads(n: int) -> Iterator[None]:
+    """Let torch use so many threads, and as many as before afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -35,7 +35,7 @@ def places(fits: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
 def draw_against_l0(ax: Axes, fits: pd.DataFrame, metric: str) -> None:
     """Draw one line per family, dictionary size and kind of data, with the intervals that the table holds."""
     # Clusterings and PCA need no line per size: k-means always has one active latent, PCA always has all components.
-    sizes = fits["n_latents"].where(~fits["family"].isin(["kmeans", "pca"]), 0)
+    sizes = fits["n_latents"].where(~fits["family"].str.contains("kmeans|^pca$"), 0)
     for (family, data, _), rows in groups(fits.assign(line=sizes), "family", "data", "line"):
         rows = rows.sort_values("l0")
         line, face = DATA_STYLE[data]
@@ -45,7 +45,7 @@ def draw_against_l0(ax: Axes, fits: pd.DataFrame, metric: str) -> None:
             rows[metric],
             yerr=[below.clip(lower=0).fillna(0), above.clip(lower=0).fillna(0)],
             color=style.colour(family),
-            linestyle="none" if family == "kmeans" else line,
+            linestyle="none" if "kmeans" in family else line,
             marker=style.MARKERS.get(family, "o"),
             markerfacecolor=face or style.colour(family),
             markersize=5,
