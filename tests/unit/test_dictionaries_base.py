@@ -42,6 +42,7 @@ def dictionaries():
         base.UnitKMeans({"centroids": gaussian(LATENTS, D_MODEL), "mean": gaussian(D_MODEL)}),
         base.NearestKMeans({"centroids": gaussian(LATENTS, D_MODEL), "mean": gaussian(D_MODEL)}),
         base.PrefixedKMeans(prefixed_tensors(), variant="kmeans_nearest"),
+        base.TokenIdentity({"centroids": gaussian(LATENTS, D_MODEL), "token_ids": torch.arange(-1, LATENTS - 1)}),
         base.PCA({"components": torch.linalg.qr(gaussian(D_MODEL, 3))[0].T.contiguous(), "mean": gaussian(D_MODEL)}),
         base.TopK(sae_tensors(), k=4),
         base.L1(sae_tensors()),

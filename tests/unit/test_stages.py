@@ -104,7 +104,7 @@ def members(study: Study) -> Iterator[tuple[str, dict[str, str]]]:
     for name, member in study.dictionaries.items():
         for hook in member.hooks:
             yield "splice", {"dictionaries": name, "hook": hook}
-            for data, fit in itertools.product(["real", *member.nulls], stages.fits(member)):
+            for data, fit in itertools.product(stages.kinds_of_data(member), stages.fits(member)):
                 for stage in ("fit", "dictionary_metrics"):
                     yield stage, {"dictionaries": name, "hook": hook, "data": data, "fit": fit}
 
@@ -408,3 +408,33 @@ def test_variants_of_kmeans_are_fits_of_their_own_and_read_outs_name_the_fit_the
 def test_a_read_out_without_the_fit_it_reads_is_refused():
     with pytest.raises(StudyError, match="variants: `unit` and `nearest` read the fit of `centroid` out"):
         changed(("dictionaries/both/kmeans/variants", ["unit"]))
+
+
+def test_nulls_are_fits_and_data_of_their_own_and_change_no_other():
+    study = changed(
+        ("dictionaries/both/nulls", ["gaussian", "shuffled"]),
+        ("dictionaries/both/random_points", {"sizes": [4]}),
+        ("dictionaries/both/token_identity", True),
+        ("dictionaries/both/random_directions", {"latents": [8], "k": [2]}),
+        ("captures/drawn", {"tokens": "prompts", "hooks": [PRE], "weights": "random", "select": {"first_position": 3}}),
+        ("dictionaries/both/untrained", "drawn"),
+    )
+    member = study.dictionaries["both"]
+    names = ["token_identity", "random_points-k4-s0", "random_directions-n8-k2-s0"]
+    assert [*stages.fits(member)][-3:] == names
+    assert [stages.fit_labels(name)["k"] for name in names] == [1, 1, 2]
+    assert stages.kinds_of_data(member) == ["real", "gaussian", "shuffled", "untrained"]
+    assert ("drawn", PRE) in stages.hooks_with_moments(study)
+    assert stages.fit(study, "both", PRE, "untrained", "pca-r2")["first_position"] == 3
+    after = cfgs(study)
+    moved = [
+        job for job, cfg in BEFORE.items() if job.split()[0] in ("fit", "dictionary_metrics") and after[job] != cfg
+    ]
+    assert not moved
+
+
+def test_the_untrained_null_must_be_of_the_same_tokens_and_hooks():
+    with pytest.raises(
+        StudyError, match="untrained: there is no capture with `weights: random` of the tokens 'prompts'"
+    ):
+        changed(("dictionaries/both/untrained", "ends"))

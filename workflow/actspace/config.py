@@ -331,6 +331,27 @@ class Pca(Strict):
     ranks: list[Positive] = Field(min_length=1, description="Numbers of components kept.")
 
 
+class RandomPoints(Strict):
+    """Random data points in the place of centroids: what k-means must beat."""
+
+    sizes: list[Positive] = Field(min_length=1, description="Numbers of points.")
+    seeds: list[NonNegative] = Field([0], min_length=1, description="One draw per size and seed.")
+
+
+class RandomDirections(Strict):
+    """A TopK SAE of random unit vectors: what training must beat."""
+
+    latents: list[Positive] = Field(min_length=1, description="Numbers of directions.")
+    k: list[Positive] = Field(min_length=1, description="Active directions per vector.")
+    seeds: list[NonNegative] = Field([0], min_length=1, description="One draw per setting and seed.")
+
+    @model_validator(mode="after")
+    def _as_many_latents_as_are_active(self) -> RandomDirections:
+        if max(self.k) > min(self.latents):
+            raise ValueError(f".k: {max(self.k)} of {min(self.latents)} directions; lower k or raise latents")
+        return self
+
+
 class SaeTraining(Strict):
     """Training settings that the SAE architectures share."""
 
@@ -385,9 +406,19 @@ class Dictionaries(Strict):
     pca: Pca | None = Field(None, description="Principal components.")
     topk: TopK | None = Field(None, description="TopK SAEs.")
     l1: L1 | None = Field(None, description="Standard L1 SAEs.")
-    nulls: list[Literal["gaussian"]] = Field(
+    random_points: RandomPoints | None = Field(None, description="Null of k-means: random data points as centroids.")
+    token_identity: bool = Field(
+        False, description="Null of k-means: the mean activation of each token as its centroid, by the row's token."
+    )
+    random_directions: RandomDirections | None = Field(None, description="Null of SAEs: random directions.")
+    nulls: list[Literal["gaussian", "shuffled"]] = Field(
         ["gaussian"],
-        description="Data without structure under every method: a Gaussian with the data's mean and covariance.",
+        description="Data without structure under every method: `gaussian` has the data's mean and covariance, "
+        "`shuffled` each dimension's values in a random order of their own.",
+    )
+    untrained: Name | None = Field(
+        None,
+        description="Another null of data: a capture of the same tokens and hooks with `weights: random`.",
     )
     splice_sequences: NonNegative = Field(
         0, description="Held-out sequences run with the reconstruction in place of the activation; 0 for none."
@@ -689,6 +720,8 @@ class Study(Strict):
                 member.capture,
                 {f"hooks[{i}]": hook for i, hook in enumerate(member.hooks)},
             )
+            if member.untrained is not None:
+                _is_untrained(self, f".dictionaries.{name}.untrained", member)
             _has_test_sequences(self, f".dictionaries.{name}.splice_sequences", member.capture, member.splice_sequences)
             _can_be_replaced(f".dictionaries.{name}.splice_sequences", member.hooks if member.splice_sequences else [])
         for name, probe in self.probes.items():
@@ -784,6 +817,18 @@ def _has_test_sequences(study: Study, where: str, capture: str, wanted: int) -> 
         raise ValueError(
             f"{where}: {wanted}, but tokens.{tokens}.test is {study.tokens[tokens].test}; lower the one or raise the other"
         )
+
+
+def _is_untrained(study: Study, where: str, member: Dictionaries) -> None:
+    """Check that a dictionary study's null reads the same tokens and hooks of a model with random weights."""
+    tokens, hooks = study.captures[member.capture].tokens, set(member.hooks)
+    fit = [
+        name
+        for name, capture in study.captures.items()
+        if capture.weights == "random" and capture.tokens == tokens and hooks <= set(capture.hooks)
+    ]
+    what = f"capture with `weights: random` of the tokens '{tokens}' and all hooks of this member"
+    _known(where, str(member.untrained), fit, what)
 
 
 def _from_tokens(study: Study, where: str, capture: str, hooks: dict[str, str]) -> None:

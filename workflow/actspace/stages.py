@@ -41,6 +41,7 @@ CLUSTERS = {
 }
 """Family of each variant of k-means; behind a PCA prefix it has `pca_` before it."""
 CLUSTERINGS = (*CLUSTERS.values(), *(f"pca_{family}" for family in CLUSTERS.values()))
+NO_SAES = ("pca", "random_points", "token_identity", "random_directions", *CLUSTERINGS)
 ONLY_DRAWN = ("toy_points", "toy_directions", "perturbation_curves", "triangles", "planes", "regions", "spikes")
 """Tables too long, or too plain, for anybody to open as CSV."""
 
@@ -74,7 +75,8 @@ def revisions(study: Study) -> list[str]:
 
 def hooks_with_moments(study: Study) -> list[tuple[str, str]]:
     """List the pairs of capture and hook whose moments some stage needs."""
-    wanted = {(member.capture, hook) for member in study.dictionaries.values() for hook in member.hooks}
+    dictionaries = [(capture, d.hooks) for d in study.dictionaries.values() for capture in (d.capture, d.untrained)]
+    wanted = {(capture, hook) for capture, hooks in dictionaries if capture for hook in hooks}
     perturbed = {(member.capture, site) for member in experiments(study).values() for site in member.sites}
     return sorted(wanted | perturbed)
 
@@ -95,7 +97,35 @@ def fits(member: Dictionaries) -> dict[str, dict[str, Any]]:
                 for value in getattr(sae, axis)
                 for s in sae.seeds
             }
+    return found | _null_fits(member)
+
+
+def _null_fits(member: Dictionaries) -> dict[str, dict[str, Any]]:
+    """List the dictionaries that nobody fits."""
+    found: dict[str, dict[str, Any]] = {"token_identity": {"kind": "token_identity"}} if member.token_identity else {}
+    if (points := member.random_points) is not None:
+        pairs = itertools.product(points.sizes, points.seeds)
+        found |= {f"random_points-k{k}-s{s}": {"kind": "random_points", "n_clusters": k} for k, s in pairs}
+    if (drawn := member.random_directions) is not None:
+        for n, k, s in itertools.product(drawn.latents, drawn.k, drawn.seeds):
+            settings = {"kind": "random_directions", "n_latents": n, "k": k}
+            found[f"random_directions-n{n}-k{k}-s{s}"] = settings
     return found
+
+
+def spliced(member: Dictionaries) -> list[str]:
+    """List the fits that are spliced into the model: all but that which looks at tokens and not at activations."""
+    return [fit for fit in fits(member) if fit != "token_identity"]
+
+
+def kinds_of_data(member: Dictionaries) -> list[str]:
+    """List the data that every method is fitted to: the real ones first, then nulls."""
+    return ["real", *member.nulls, *(["untrained"] if member.untrained else [])]
+
+
+def capture_of(member: Dictionaries, data: str) -> str:
+    """Name the capture that data, or the data that a surrogate resembles, come from."""
+    return member.untrained if data == "untrained" and member.untrained else member.capture
 
 
 def _kmeans_fits(kmeans: KMeans) -> dict[str, dict[str, Any]]:
@@ -126,7 +156,8 @@ def fit_labels(fit: str) -> dict[str, Any]:
     """Read a fit's key: its family, how many latents are active by design (None where that is an outcome) and its seed."""
     family, *settings = fit.split("-")
     values = {setting[0]: float(setting[1:]) for setting in settings}
-    active = {"pca": values.get("r"), "topk": values.get("k")}.get(family)
+    by_family = {"pca": values.get("r"), "random_points": 1.0, "token_identity": 1.0}
+    active = values.get("k") if family in ("topk", "random_directions") else by_family.get(family)
     active = 1 + values.get("p", 0.0) if family in CLUSTERINGS else active
     return {"family": family, "fit": fit, "k": active, "seed": int(values.get("s", 0))}
 
@@ -331,7 +362,7 @@ def splice(study: Study, dictionaries: str, hook: str) -> dict[str, Any]:
         "sequences": member.splice_sequences,
         "first_position": capture.select.first_position,
         "labels": {
-            name: dictionary_metrics(study, dictionaries, hook, "real", name)["labels"] for name in fits(member)
+            name: dictionary_metrics(study, dictionaries, hook, "real", name)["labels"] for name in spliced(member)
         },
         "seed": seed_for(study.seed, "splice", dictionaries, hook),
     }
@@ -466,7 +497,8 @@ def _model(study: Study, capture: Capture | None = None) -> dict[str, Any]:
 
 def _first_position(study: Study, member: Dictionaries, data: str) -> int:
     """A surrogate has just the rows that were selected."""
-    return study.captures[member.capture].select.first_position if data == "real" else 0
+    captured = data in ("real", "untrained")
+    return study.captures[capture_of(member, data)].select.first_position if captured else 0
 
 
 # --- where things lie ------------------------------------------------------------------------------------------------------------------------

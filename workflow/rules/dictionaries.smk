@@ -41,6 +41,26 @@ rule kmeans_read_out:
         "../scripts/kmeans_read_out.py"
 
 
+rule null_dictionary:
+    input:
+        **needs(activations=fit_data("train"), moments=fit_moments),
+    output:
+        **made(fit=f"{FIT}.safetensors"),
+    log:
+        f"{FIT_LOG}.log",
+    wildcard_constraints:
+        fit="(random_points-|random_directions-|token_identity)[^/]*",
+    group:
+        "fits"
+    conda:
+        "../../envs/actspace.yaml"
+    params:
+        cfg=stage_cfg("fit"),
+        code=code("null_dictionary"),
+    script:
+        "../scripts/null_dictionary.py"
+
+
 rule pca:
     input:
         **needs(activations=fit_data("train"), moments=fit_moments),

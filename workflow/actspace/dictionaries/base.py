@@ -58,8 +58,10 @@ class Dictionary(nn.Module, ABC):
     def decode(self, codes: Codes) -> Tensor:
         """Reconstruct activations (row, d_model) from codes, in the units of the activations."""
 
-    def encode(self, x: Tensor) -> Codes:
+    def encode(self, x: Tensor, token_ids: Tensor | None = None) -> Codes:
         """Encode activations (row, d_model) of any floating dtype, holding few (row, latent) scores at a time.
+
+        Only `TokenIdentity` looks at the `token_ids` (row,).
 
         Raises
         ------
@@ -192,6 +194,27 @@ class PrefixedKMeans(Dictionary):
         return self.mean + combine(first, self.components) + self.rest.decode(rest)
 
 
+class TokenIdentity(KMeans):
+    """Mean activations by token: the active latent of a row is its token's, with the value 1, whatever the activation.
+
+    Latent 0 is the mean of all rows, for tokens without a latent; `token_ids` ascend, from -1 for that one. Where no
+    tokens are known, as for a reconstruction, the nearest of the means is taken.
+    """
+
+    family = "token_identity"
+    shapes: ClassVar = {"centroids": ("latent", "d_model"), "token_ids": ("latent",)}
+    token_ids: Tensor
+
+    def encode(self, x: Tensor, token_ids: Tensor | None = None) -> Codes:
+        """Look the latents of the tokens (row,) up."""
+        if token_ids is None:
+            return super().encode(x)
+        wanted = token_ids.to(self.token_ids)
+        places = torch.searchsorted(self.token_ids, wanted).clamp(max=self.n_latents - 1)
+        indices = places.where(self.token_ids[places] == wanted, 0)[:, None]
+        return Codes(indices, self.centroids.new_ones(indices.shape))
+
+
 VARIANTS: tuple[type[Dictionary], ...] = (KMeans, UnitKMeans, NearestKMeans, SphericalKMeans)
 KMEANS = {kind.family: kind for kind in VARIANTS}
 
@@ -267,7 +290,7 @@ class L1(SAE):
         return Codes(indices, values)
 
 
-EVERY: tuple[type[Dictionary], ...] = (*VARIANTS, PrefixedKMeans, PCA, TopK, L1)
+EVERY: tuple[type[Dictionary], ...] = (*VARIANTS, PrefixedKMeans, TokenIdentity, PCA, TopK, L1)
 FAMILIES = {kind.family: kind for kind in EVERY}
 
 

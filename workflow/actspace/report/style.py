@@ -30,6 +30,7 @@ COLOURS = {
     # dictionary families
     **dict.fromkeys(("kmeans", "kmeans_unit", "kmeans_nearest", "kmeans_spherical"), VERMILLION),
     **dict.fromkeys(("pca_kmeans", "pca_kmeans_unit", "pca_kmeans_nearest", "pca_kmeans_spherical"), BLACK),
+    **{"random_points": SKY, "token_identity": PURPLE, "random_directions": GREEN},
     **{"pca": GREY, "topk": BLUE, "l1": GREEN},
     **{"batch_topk": SKY, "jumprelu": PURPLE, "matryoshka": ORANGE},
     # probes, and the directions of the toy
@@ -52,6 +53,7 @@ COLOURS = {
     **{"cluster_difference": VERMILLION, "principal_component": PURPLE},
 }
 MARKERS = {"kmeans": "o", "pca": "s", "topk": "^", "l1": "D", "batch_topk": "v", "jumprelu": "P", "matryoshka": "X"}
+MARKERS |= {"random_points": ".", "token_identity": "*", "random_directions": "1"}
 MARKERS |= {"kmeans_unit": "<", "kmeans_nearest": ">", "kmeans_spherical": "*"}
 MARKERS |= {"pca_kmeans": "o", "pca_kmeans_unit": "<", "pca_kmeans_nearest": ">", "pca_kmeans_spherical": "*"}
 DASHES = {
@@ -62,6 +64,7 @@ DASHES = {
 MINUS, SEVERAL, MINUS_SEVERAL = "--", "-.", (0, (5, 1, 1, 1, 1, 1))
 """Line styles of a direction turned round, of several latents at once, and of both; a probe's is as of several."""
 LABELS = {
+    **{"random_points": "random data points", "token_identity": "mean by token"},
     **{"kmeans_unit": "k-means, unit centroids", "kmeans_nearest": "k-means, nearest projected"},
     **{"kmeans_spherical": "spherical k-means", "pca_kmeans": "PCA, then k-means"},
     **{"pca_kmeans_unit": "PCA, then unit centroids", "pca_kmeans_nearest": "PCA, then nearest projected"},
