@@ -55,7 +55,12 @@ BASE: dict[str, Any] = {
     "spikes": {"saes": {"dictionaries": "both", "hook": PRE, "fits": ["topk-n8-k2-s0", "pca-r2"]}},
     "toy_superposition": {},
 }
-SHARED = ("report", "splice both", "activation_table")  # one job for all: the page, the fits spliced in turn, a table
+SHARED = (
+    "report",
+    "splice both",
+    "activation_table",
+    "rate_distortion",
+)  # one job for all: the page, the fits spliced in turn, a table
 WHOLE_STUDY = (
     "model",
     "selfcheck",
@@ -65,6 +70,7 @@ WHOLE_STUDY = (
     "statistics",
     "convert_model",
     "activation_table",
+    "rate_distortion",
     "no_settings",
 )
 
@@ -224,7 +230,7 @@ def test_the_gauge_is_in_the_cfg_of_all_that_run_the_model():
 
 
 def test_the_studys_seed_is_in_every_cfg_that_draws():
-    exact = {"model", "convert_model", "activations", "activation_table", "no_settings"}
+    exact = {"model", "convert_model", "activations", "activation_table", "rate_distortion", "no_settings"}
     assert rerun_after(("seed", 1)) == {job.split()[0] for job in BEFORE} - exact | {"activations"}
     assert cfgs(changed(("seed", 1)))["activations ends"] == BEFORE["activations ends"]
 

@@ -165,7 +165,7 @@ def fit_labels(fit: str) -> dict[str, Any]:
 def tables(study: Study) -> list[str]:
     """List the tables that claims, figures and the page read."""
     found = ["activations"] if hooks_with_moments(study) else []
-    found += ["dictionary_metrics", "training_curves"] if study.dictionaries else []
+    found += ["dictionary_metrics", "training_curves", "rate_distortion"] if study.dictionaries else []
     found += ["toy_truth", "toy_points", "toy_directions"] if study.toy else []
     found += ["probe_scores", "probe_summary", "probe_angles"] if study.probes else []
     names = ("curves", "thresholds", "statistics", "comparisons")
@@ -320,6 +320,12 @@ def moments(study: Study, capture: str, hook: str) -> dict[str, Any]:
 def activation_table(study: Study) -> dict[str, Any]:
     """Which hook points the table lists."""
     return {"places": [{"capture": capture, "hook": hook} for capture, hook in hooks_with_moments(study)]}
+
+
+def rate_distortion(study: Study) -> dict[str, Any]:
+    """Which hook points the table lists: those with dictionaries."""
+    places = sorted({(member.capture, hook) for member in study.dictionaries.values() for hook in member.hooks})
+    return {"places": [{"capture": capture, "hook": hook} for capture, hook in places]}
 
 
 def surrogate(study: Study, null: str, capture: str, hook: str, split: str) -> dict[str, Any]:

@@ -122,6 +122,26 @@ rule dictionary_metrics:
         "../scripts/dictionary_metrics.py"
 
 
+rule rate_distortion:
+    input:
+        **needs(moments=[moments_of(**place) for place in stages.rate_distortion(STUDY)["places"]]),
+    output:
+        **made(
+            table=f"{R}/tables/rate_distortion.parquet",
+            table_csv=f"{R}/tables/rate_distortion.csv",
+        ),
+    log:
+        f"{R}/logs/rate_distortion.log",
+    localrule: True
+    conda:
+        "../../envs/actspace.yaml"
+    params:
+        cfg=member_cfg("rate_distortion"),
+        code=code("rate_distortion"),
+    script:
+        "../scripts/rate_distortion.py"
+
+
 rule splice:
     input:
         **model_inputs(splice_model),
