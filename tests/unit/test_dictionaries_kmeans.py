@@ -95,17 +95,18 @@ def test_inertia_equals_scikit_learns_from_the_same_start():
     start = x[:40]
     expected = cluster.KMeans(40, init=start, n_init=1, tol=1e-4, max_iter=50).fit(x)
     rest = 1e-4 * x.var(0).mean()
-    centroids, inertia, *_ = kmeans.lloyd(lambda: iter([torch.from_numpy(x)]), torch.from_numpy(start), rest, 50)
-    assert inertia == pytest.approx(expected.inertia_, rel=1e-5)
+    chunks = lambda: iter(torch.from_numpy(x).split(700))  # noqa: E731
+    centroids = kmeans.lloyd(chunks, torch.from_numpy(start), rest, 50).centroids
+    assert kmeans.inertia(chunks, centroids) == pytest.approx(expected.inertia_, rel=1e-5)
     np.testing.assert_allclose(centroids, expected.cluster_centers_, atol=1e-3)
 
 
 def test_an_empty_cluster_moves_to_the_farthest_row():
     x = torch.tensor([[0.0], [1], [2], [10]])
     start = torch.tensor([[1.0], [100]])
-    centroids, inertia, _, converged = kmeans.lloyd(lambda: iter([x]), start, 0, 10)
-    assert centroids.flatten().tolist() == [1, 10]
-    assert (inertia, converged) == (2, True)
+    found = kmeans.lloyd(lambda: iter([x]), start, 0, 10)
+    assert found.centroids.flatten().tolist() == [1, 10]
+    assert found.converged
 
 
 def test_a_constant_dimension_changes_nothing():
@@ -179,3 +180,9 @@ def test_read_outs_share_the_centroids_and_explain_more_with_a_coefficient(prefi
     assert torch.equal(found.centroids, fitted.centroids)
     assert torch.equal(found.encode(rows).indices, fitted.encode(rows).indices)
     assert (rows - found(rows)).square().sum() < (rows - fitted(rows)).square().sum()
+
+
+def test_ours_refuses_fewer_distinct_rows_than_clusters_too():
+    x = torch.from_numpy(np.repeat(blobs(n_rows=3), 10, axis=0))
+    with pytest.raises(StudyError, match="6 clusters, but the 30 rows hold fewer distinct"):
+        kmeans.lloyd(lambda: iter([x]), x[:6], 0, 10)

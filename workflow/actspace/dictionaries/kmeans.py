@@ -1,17 +1,22 @@
 """Fit k-means: Lloyd's iterations from one greedy k-means++ start, in memory or in passes over the store.
 
-The assignment is a matrix product in torch, chunk by chunk, and the same code runs on rows that are read again in each pass. An empty cluster
-moves to the row that is farthest from its centroid, as in scikit-learn. Source: methods reference, 1.2 (K1, K3 and K4; K2 and K2' read the
+Rows in memory go to scikit-learn's Lloyd, which is as fast as faiss' on a CPU and faster than the same in torch, whose every operation waits
+for all threads (tests/benchmarks/kmeans.py). Rows that stay on the disk, and spherical k-means, go to ours, which reads rows anew in each pass.
+In both, an empty cluster moves to the row that is farthest from its centroid. Source: methods reference, 1.2 (K1, K3 and K4; K2 and K2' read the
 centroids of K1 out in another way, see `read_out`)."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from sklearn import cluster
+from sklearn.exceptions import ConvergenceWarning
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 from torch.nn import functional
 
@@ -44,6 +49,14 @@ class KMeansFit(NamedTuple):
 
     dictionary: Dictionary
     inertia: float
+    iterations: int
+    converged: bool
+
+
+class Lloyd(NamedTuple):
+    """Where Lloyd's iterations ended: centroids (cluster, d_model) in float32, passes made, and whether they rest."""
+
+    centroids: Tensor
     iterations: int
     converged: bool
 
@@ -81,7 +94,8 @@ def fit(
     max_iterations
         Stop after so many passes over the data.
     n_threads
-        Threads for this fit.
+        Threads for this fit. With three or more, the order in which scikit-learn adds their sums is left to chance: one thread
+        gives the same centroids in every run.
     spherical
         Cluster the rows' directions: unit rows, unit centroids.
     pca_prefix
@@ -102,14 +116,18 @@ def fit(
                 f"k-means: {n_clusters} clusters of {len(rows)} rows; choose fewer clusters (at least 1), or more rows"
             )
         start = rows[plus_plus(rows, n_clusters, rng)]
-        at_rest = tolerance * float(rows.var(0, correction=0).double().mean())
-        centroids, total, iterations, converged = lloyd(chunks, start, at_rest, max_iterations, spherical)
+        if isinstance(x, np.ndarray) and not spherical:
+            found = scikit_learns(rows.numpy(), start.numpy(), tolerance, max_iterations, n_threads)
+        else:
+            at_rest = tolerance * float(rows.var(0, correction=0).double().mean())
+            found = lloyd(chunks, start, at_rest, max_iterations, spherical)
+        total = inertia(chunks, found.centroids)
     kind = SphericalKMeans if spherical else KMeans
-    tensors = {"centroids": centroids + offset}
+    tensors = {"centroids": found.centroids + offset}
     if prefix is None:
-        return KMeansFit(kind(tensors), total, iterations, converged)
+        return KMeansFit(kind(tensors), total, found.iterations, found.converged)
     tensors |= {"components": prefix.components, "mean": prefix.mean}
-    return KMeansFit(PrefixedKMeans(tensors, variant=kind.family), total, iterations, converged)
+    return KMeansFit(PrefixedKMeans(tensors, variant=kind.family), total, found.iterations, found.converged)
 
 
 def data_of(activations: store.Activations) -> np.ndarray | store.Activations:
@@ -118,9 +136,25 @@ def data_of(activations: store.Activations) -> np.ndarray | store.Activations:
     return activations if n_bytes > MEMORY_BYTES else activations.read().x.numpy()
 
 
-def lloyd(
-    chunks: Chunks, start: Tensor, at_rest: float, max_iterations: int, spherical: bool = False
-) -> tuple[Tensor, float, int, bool]:
+def scikit_learns(x: np.ndarray, start: np.ndarray, tolerance: float, max_iterations: int, n_threads: int) -> Lloyd:
+    """Do the same as `lloyd` on rows (row, d_model) in memory, with scikit-learn; `tolerance` as in `fit`."""
+    found = cluster.KMeans(len(start), init=start, n_init=1, max_iter=max_iterations, tol=tolerance)
+    with threadpool_limits(n_threads), warnings.catch_warnings():
+        warnings.simplefilter("error", ConvergenceWarning)
+        try:
+            found.fit(x)
+        except ConvergenceWarning as warning:
+            raise _too_few(len(start), len(x)) from warning
+    return Lloyd(torch.from_numpy(found.cluster_centers_), int(found.n_iter_), bool(found.n_iter_ < max_iterations))
+
+
+def _too_few(n_clusters: int, n_rows: int) -> StudyError:
+    return StudyError(
+        f"k-means: {n_clusters} clusters, but the {n_rows} rows hold fewer distinct ones; choose fewer clusters"
+    )
+
+
+def lloyd(chunks: Chunks, start: Tensor, at_rest: float, max_iterations: int, spherical: bool = False) -> Lloyd:
     """Move centroids to the means of the rows nearest to them, until they rest.
 
     Parameters
@@ -130,10 +164,6 @@ def lloyd(
     at_rest : squared distance that the centroids together may still move when the iterations end
     max_iterations : passes at most
     spherical : rows are unit vectors, and centroids become such
-
-    Returns
-    -------
-    centroids (cluster, d_model) in float32, their inertia, number of passes, and whether they came to rest
 
     Raises
     ------
@@ -151,7 +181,7 @@ def lloyd(
         resting = float((means - centroids).square().sum()) <= at_rest
         centroids = means.float()
         iterations += 1
-    return centroids, inertia(chunks, centroids), iterations, resting
+    return Lloyd(centroids, iterations, resting)
 
 
 def tally(chunks: Chunks, centroids: Tensor) -> Tally:
@@ -215,10 +245,7 @@ def fill_empty(found: Tally, far: Tensor, distances: Tensor, clusters: Tensor) -
         if row is None:
             break
         if float(distances[row]) <= rounding:
-            raise StudyError(
-                f"k-means: {len(counts)} clusters, but the {int(counts.sum())} rows hold fewer distinct ones; "
-                "choose fewer clusters"
-            )
+            raise _too_few(len(counts), int(counts.sum()))
         place = far[row].double()
         sums[clusters[row]] -= place
         counts[clusters[row]] -= 1
