@@ -34,6 +34,11 @@ NULLS = {
     "shuffled": "activations with each dimension shuffled (pale, dotted)",
     "untrained": "activations of the model with random weights (grey, dash-dotted)",
 }
+LINES = {
+    "gaussian": "dashed: Gaussian data with their mean and covariance",
+    "shuffled": "dotted: each dimension shuffled",
+    "untrained": "dash-dotted: the model with random weights",
+}
 DATA_LABEL = {
     "real": "real activations",
     "gaussian": "Gaussian surrogate",
@@ -219,11 +224,11 @@ def training_curves_caption(tables: Tables) -> str:
     keys = [key for key in ("capture", "hook", "data", "fit") if key in table]
     ends = table.groupby(keys)["vectors"].max()
     trained = plural(len(ends), "sparse autoencoder")
-    both = "data" in table and (table["data"] == "gaussian").any()
+    nulls = [text for data, text in LINES.items() if "data" in table and (table["data"] == data).any()]
     return (
         f"Training of {trained} on {counted(ends.unique())} vectors each: loss, fraction of variance unexplained "
         "(definition A), active latents per vector, and fraction of latents that are dead."
-        + (" Solid: real activations; dashed: Gaussian data with their mean and covariance." if both else "")
+        + (f" Solid: real activations; {'; '.join(nulls)}." if nulls else "")
     )
 
 
