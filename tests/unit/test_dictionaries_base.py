@@ -28,9 +28,21 @@ def sae_tensors():
     }
 
 
+def prefixed_tensors():
+    components = torch.linalg.qr(gaussian(D_MODEL, 2))[0].T.contiguous()
+    centroids = gaussian(LATENTS, D_MODEL)
+    rest = centroids - centroids @ components.T @ components
+    return {"centroids": rest, "components": components, "mean": gaussian(D_MODEL, seed=1)}
+
+
 def dictionaries():
     return [
         base.KMeans({"centroids": gaussian(LATENTS, D_MODEL)}),
+        base.SphericalKMeans({"centroids": torch.nn.functional.normalize(gaussian(LATENTS, D_MODEL))}),
+        base.UnitKMeans({"centroids": gaussian(LATENTS, D_MODEL), "mean": gaussian(D_MODEL)}),
+        base.NearestKMeans({"centroids": gaussian(LATENTS, D_MODEL), "mean": gaussian(D_MODEL)}),
+        base.PrefixedKMeans(prefixed_tensors(), variant="kmeans_nearest"),
+        base.TokenIdentity({"centroids": gaussian(LATENTS, D_MODEL), "token_ids": torch.arange(-1, LATENTS - 1)}),
         base.PCA({"components": torch.linalg.qr(gaussian(D_MODEL, 3))[0].T.contiguous(), "mean": gaussian(D_MODEL)}),
         base.TopK(sae_tensors(), k=4),
         base.L1(sae_tensors()),
@@ -161,3 +173,32 @@ def test_a_damaged_header_is_reported_with_the_file(tmp_path):
 def test_activations_of_another_width_are_refused(dictionary):
     with pytest.raises(StudyError, match="made for d_model 6, got activations of shape"):
         dictionary.encode(torch.zeros(2, D_MODEL + 1))
+
+
+CENTROIDS = torch.tensor([[4.0, 1], [1, 3]])
+MEAN = torch.tensor([1.0, 1])  # so the directions are the two axes
+
+
+@pytest.mark.parametrize(
+    ("kind", "x", "latent", "expected"),
+    [
+        (base.UnitKMeans, [3, 4], 1, [1, 4]),  # projections 2 and 3
+        (base.NearestKMeans, [3, 4], 1, [1, 4]),  # squared distances 10 and 5
+        (base.UnitKMeans, [3, 2.5], 0, [3, 1]),  # projections 2 and 1.5
+        (base.NearestKMeans, [2, 2.5], 1, [1, 2.5]),  # squared distances 6.25 and 1.25
+        (base.UnitKMeans, [0, 0], 0, [1, 1]),  # no projection is positive: the mean
+    ],
+)
+def test_projections_on_the_directions_of_centroids(kind, x, latent, expected):
+    dictionary = kind({"centroids": CENTROIDS, "mean": MEAN})
+    codes = dictionary.encode(torch.tensor([x], dtype=torch.float32))
+    assert codes.indices.tolist() == [[latent]] or codes.values.item() == 0
+    assert dictionary.decode(codes).tolist() == [expected]
+
+
+def test_a_prefix_leaves_its_own_part_and_the_rest_to_the_centroids():
+    tensors = {"centroids": torch.tensor([[0.0, 2, 0], [0, 0, 5]]), "mean": torch.ones(3)}
+    dictionary = base.PrefixedKMeans({**tensors, "components": torch.tensor([[1.0, 0, 0]])}, variant="kmeans")
+    codes = dictionary.encode(torch.tensor([[8.0, 1, 5]]))
+    assert (codes.indices.tolist(), codes.values.tolist()) == ([[0, 2]], [[7, 1]])
+    assert dictionary.decode(codes).tolist() == [[8, 1, 6]]

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+import torch
 
-from actspace.dictionaries import nulls
+from actspace.dictionaries import metrics, nulls
 from actspace.errors import StudyError
 
 
@@ -62,3 +63,61 @@ def test_surrogate_is_drawn_by_the_generator():
 def test_a_covariance_that_makes_no_gaussian_is_refused(covariance, message):
     with pytest.raises(StudyError, match=message):
         nulls.spectrum(covariance)
+
+
+def test_shuffled_dimensions_keep_values_and_lose_correlation():
+    x = np.random.default_rng(0).standard_normal((5000, 1)) @ np.ones((1, 3)) + np.arange(3)
+    found = nulls.shuffled_dimensions(x, np.random.default_rng(1))
+    np.testing.assert_array_equal(np.sort(found, axis=0), np.sort(x, axis=0))
+    assert np.abs(np.corrcoef(found.T) - np.eye(3)).max() < 0.05
+
+
+def test_random_points_are_different_rows():
+    x = torch.arange(40.0).reshape(20, 2)
+    found = nulls.random_points(x, 20, np.random.default_rng(0)).centroids
+    assert torch.equal(found.sort(0).values, x)
+    with pytest.raises(StudyError, match="random_points: 21 of 20 rows"):
+        nulls.random_points(x, 21, np.random.default_rng(0))
+
+
+def test_token_identity_reconstructs_by_token_and_the_mean_where_it_knows_none():
+    x = torch.tensor([[1.0, 0], [3, 0], [0, 8]])
+    found = nulls.token_identity(x, np.array([5, 5, 9], np.int32))
+    anywhere = torch.full((4, 2), 77.0)
+    codes = found.encode(anywhere, torch.tensor([9, 5, 4, 100]))
+    assert found.decode(codes).tolist() == [
+        [0, 8],
+        [2, 0],
+        [pytest.approx(4 / 3), pytest.approx(8 / 3)],
+        [pytest.approx(4 / 3), pytest.approx(8 / 3)],
+    ]
+
+
+def test_token_identity_is_measured_by_the_tokens_of_the_rows():
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(7, size=500).astype(np.int32)
+    x = torch.from_numpy(3 * np.eye(7)[tokens] + rng.standard_normal((500, 7))).float()
+    found = nulls.token_identity(x, tokens)
+    table = metrics.evaluate(found, x, np.arange(500), rng, n_boot=2, chunk=64, token_ids=tokens).set_index("metric")
+    within = sum(float((x[tokens == t] - x[tokens == t].mean(0)).square().sum()) for t in range(7))
+    total = float((x - x.mean(0)).square().sum())
+    assert table.value["fvu_pooled"] == pytest.approx(within / total, rel=1e-5)
+
+
+def test_random_directions_are_a_topk_dictionary_of_unit_vectors_around_the_mean():
+    x = torch.randn(100, 6, generator=torch.Generator().manual_seed(0)) + 4
+    found = nulls.random_directions(x, 30, 3, np.random.default_rng(0))
+    torch.testing.assert_close(found.W_dec.norm(dim=1), torch.ones(30))
+    expected = ((x - x.mean(0)) @ found.W_dec.T).topk(3).values.relu()
+    torch.testing.assert_close(found.encode(x).values.sort().values, expected.sort().values, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [("random_points", {"n_clusters": 4}), ("random_directions", {"n_latents": 8, "k": 2}), ("token_identity", {})],
+)
+def test_the_seed_decides_a_null_dictionary(kind, settings):
+    x, tokens = torch.arange(60.0).reshape(20, 3), np.arange(20) % 5
+    first, again, other = (nulls.dictionary(x, tokens, kind, seed, **settings)(x) for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert torch.equal(first, other) == (kind == "token_identity")

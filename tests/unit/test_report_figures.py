@@ -335,3 +335,16 @@ def test_an_interval_without_an_end_is_drawn_to_the_end_of_the_axis(tables):
     slopes = next(ax for ax in figure.axes if ax.get_title() == "slope where the region changes")
     assert any(line.get_ydata()[-1] > slopes.get_ylim()[1] for line in slopes.lines)
     assert np.isfinite(slopes.get_ylim()).all()
+
+
+def test_variants_of_kmeans_and_nulls_have_a_place_in_the_figure_and_its_key(tables):
+    metrics = tables["dictionary_metrics"]
+    real = metrics[(metrics["family"] == "kmeans") & (metrics["data"] == "real")]
+    families = ["kmeans_nearest", "pca_kmeans", "random_points", "token_identity", "random_directions"]
+    added = [real.assign(family=family, fit=real["fit"].str.replace("kmeans", family)) for family in families]
+    data = [real.assign(data=null) for null in ("shuffled", "untrained")]
+    table = {"dictionary_metrics": pd.concat([metrics, *added, *data])}
+    figure = FIGURES["unexplained_variance"].draw(table)
+    key = {text.get_text() for text in figure.legends[0].get_texts()}
+    assert {"PCA, then k-means", "mean by token", "shuffled dimensions", "untrained model"} <= key
+    assert "each dimension shuffled (pale, dotted)" in FIGURES["unexplained_variance"].caption(table)

@@ -10,6 +10,7 @@ import pytest
 
 from actspace import stages
 from actspace.config import Study
+from actspace.errors import StudyError
 from actspace.reading import read_study
 from actspace.seeds import seed_for
 
@@ -54,7 +55,12 @@ BASE: dict[str, Any] = {
     "spikes": {"saes": {"dictionaries": "both", "hook": PRE, "fits": ["topk-n8-k2-s0", "pca-r2"]}},
     "toy_superposition": {},
 }
-SHARED = ("report", "splice both", "activation_table")  # one job for all: the page, the fits spliced in turn, a table
+SHARED = (
+    "report",
+    "splice both",
+    "activation_table",
+    "rate_distortion",
+)  # one job for all: the page, the fits spliced in turn, a table
 WHOLE_STUDY = (
     "model",
     "selfcheck",
@@ -64,6 +70,7 @@ WHOLE_STUDY = (
     "statistics",
     "convert_model",
     "activation_table",
+    "rate_distortion",
     "no_settings",
 )
 
@@ -103,7 +110,7 @@ def members(study: Study) -> Iterator[tuple[str, dict[str, str]]]:
     for name, member in study.dictionaries.items():
         for hook in member.hooks:
             yield "splice", {"dictionaries": name, "hook": hook}
-            for data, fit in itertools.product(["real", *member.nulls], stages.fits(member)):
+            for data, fit in itertools.product(stages.kinds_of_data(member), stages.fits(member)):
                 for stage in ("fit", "dictionary_metrics"):
                     yield stage, {"dictionaries": name, "hook": hook, "data": data, "fit": fit}
 
@@ -223,7 +230,7 @@ def test_the_gauge_is_in_the_cfg_of_all_that_run_the_model():
 
 
 def test_the_studys_seed_is_in_every_cfg_that_draws():
-    exact = {"model", "convert_model", "activations", "activation_table", "no_settings"}
+    exact = {"model", "convert_model", "activations", "activation_table", "rate_distortion", "no_settings"}
     assert rerun_after(("seed", 1)) == {job.split()[0] for job in BEFORE} - exact | {"activations"}
     assert cfgs(changed(("seed", 1)))["activations ends"] == BEFORE["activations ends"]
 
@@ -392,3 +399,59 @@ def test_cells_are_those_of_the_fit_at_the_sites_that_it_has():
     assert stages.cells(study, "between", PRE) == f"dictionaries/both/{PRE}/real/kmeans-k4-s0.safetensors"
     assert stages.cells(study, "between", POST) is None
     assert stages.cells(changed(), "between", PRE) is None
+
+
+def test_variants_of_kmeans_are_fits_of_their_own_and_read_outs_name_the_fit_they_read():
+    study = changed(
+        ("dictionaries/both/kmeans/variants", ["centroid", "nearest", "spherical"]),
+        ("dictionaries/both/kmeans/pca_prefix", [0, 2]),
+    )
+    fits = {name: cfg for name, cfg in stages.fits(study.dictionaries["both"]).items() if "kmeans" in name}
+    assert [*fits] == [
+        *("kmeans-k4-s0", "pca_kmeans-p2-k4-s0", "kmeans_nearest-k4-s0", "pca_kmeans_nearest-p2-k4-s0"),
+        *("kmeans_spherical-k4-s0", "pca_kmeans_spherical-p2-k4-s0"),
+    ]
+    assert stages.read_from("pca_kmeans_nearest-p2-k4-s0") == "pca_kmeans-p2-k4-s0"
+    assert fits["pca_kmeans_nearest-p2-k4-s0"] == {"family": "kmeans_nearest"}
+    assert (
+        fits["pca_kmeans_spherical-p2-k4-s0"] | {"pca_prefix": 2, "spherical": True}
+        == fits["pca_kmeans_spherical-p2-k4-s0"]
+    )
+    assert stages.fit_labels("pca_kmeans_nearest-p2-k4-s0")["k"] == 3
+    changed_cfgs = cfgs(study)
+    assert all(changed_cfgs[job] == cfg for job, cfg in BEFORE.items() if "kmeans-k4" in job)
+
+
+def test_a_read_out_without_the_fit_it_reads_is_refused():
+    with pytest.raises(StudyError, match="variants: `unit` and `nearest` read the fit of `centroid` out"):
+        changed(("dictionaries/both/kmeans/variants", ["unit"]))
+
+
+def test_nulls_are_fits_and_data_of_their_own_and_change_no_other():
+    study = changed(
+        ("dictionaries/both/nulls", ["gaussian", "shuffled"]),
+        ("dictionaries/both/random_points", {"sizes": [4]}),
+        ("dictionaries/both/token_identity", True),
+        ("dictionaries/both/random_directions", {"latents": [8], "k": [2]}),
+        ("captures/drawn", {"tokens": "prompts", "hooks": [PRE], "weights": "random", "select": {"first_position": 3}}),
+        ("dictionaries/both/untrained", "drawn"),
+    )
+    member = study.dictionaries["both"]
+    names = ["token_identity", "random_points-k4-s0", "random_directions-n8-k2-s0"]
+    assert [*stages.fits(member)][-3:] == names
+    assert [stages.fit_labels(name)["k"] for name in names] == [1, 1, 2]
+    assert stages.kinds_of_data(member) == ["real", "gaussian", "shuffled", "untrained"]
+    assert ("drawn", PRE) in stages.hooks_with_moments(study)
+    assert stages.fit(study, "both", PRE, "untrained", "pca-r2")["first_position"] == 3
+    after = cfgs(study)
+    moved = [
+        job for job, cfg in BEFORE.items() if job.split()[0] in ("fit", "dictionary_metrics") and after[job] != cfg
+    ]
+    assert not moved
+
+
+def test_the_untrained_null_must_be_of_the_same_tokens_and_hooks():
+    with pytest.raises(
+        StudyError, match="untrained: there is no capture with `weights: random` of the tokens 'prompts'"
+    ):
+        changed(("dictionaries/both/untrained", "ends"))

@@ -299,20 +299,58 @@ class Capture(Strict):
 
 
 class KMeans(Strict):
-    """k-means: one active latent, of value 1, whose decoder row is the centroid."""
+    """k-means: one active latent per vector. One fit serves the first three variants, read out in another way."""
 
     sizes: list[Positive] = Field(min_length=1, description="Numbers of centroids K.")
     seeds: list[NonNegative] = Field([0], min_length=1, description="One fit per size and seed.")
+    variants: list[Literal["centroid", "unit", "nearest", "spherical"]] = Field(
+        ["centroid"],
+        min_length=1,
+        description="`centroid`: the nearest one; `unit`: the largest projection on a direction from the mean to a "
+        "centroid; `nearest`: the projection on that of the nearest centroid; `spherical`: clusters of directions.",
+    )
+    pca_prefix: list[NonNegative] = Field(
+        [0],
+        min_length=1,
+        description="Numbers of leading principal components that are kept exactly; what they leave is clustered.",
+    )
     max_iterations: Positive = Field(100, description="Lloyd iterations at most.")
     tolerance: Float = Field(
         1e-4, ge=0, description="Stop when the centroids move by less than this, relative to the variance of the data."
     )
+
+    @model_validator(mode="after")
+    def _centroids_to_read_out(self) -> KMeans:
+        if "centroid" not in self.variants and {"unit", "nearest"} & {*self.variants}:
+            raise ValueError(".variants: `unit` and `nearest` read the fit of `centroid` out; add it to the list")
+        return self
 
 
 class Pca(Strict):
     """Principal components around the mean."""
 
     ranks: list[Positive] = Field(min_length=1, description="Numbers of components kept.")
+
+
+class RandomPoints(Strict):
+    """Random data points in the place of centroids: what k-means must beat."""
+
+    sizes: list[Positive] = Field(min_length=1, description="Numbers of points.")
+    seeds: list[NonNegative] = Field([0], min_length=1, description="One draw per size and seed.")
+
+
+class RandomDirections(Strict):
+    """A TopK SAE of random unit vectors: what training must beat."""
+
+    latents: list[Positive] = Field(min_length=1, description="Numbers of directions.")
+    k: list[Positive] = Field(min_length=1, description="Active directions per vector.")
+    seeds: list[NonNegative] = Field([0], min_length=1, description="One draw per setting and seed.")
+
+    @model_validator(mode="after")
+    def _as_many_latents_as_are_active(self) -> RandomDirections:
+        if max(self.k) > min(self.latents):
+            raise ValueError(f".k: {max(self.k)} of {min(self.latents)} directions; lower k or raise latents")
+        return self
 
 
 class SaeTraining(Strict):
@@ -413,9 +451,19 @@ class Dictionaries(Strict):
     matryoshka: Matryoshka | None = Field(None, description="Matryoshka BatchTopK SAEs.")
     jumprelu: JumpReLU | None = Field(None, description="JumpReLU SAEs.")
     l1: L1 | None = Field(None, description="Standard L1 SAEs.")
-    nulls: list[Literal["gaussian"]] = Field(
+    random_points: RandomPoints | None = Field(None, description="Null of k-means: random data points as centroids.")
+    token_identity: bool = Field(
+        False, description="Null of k-means: the mean activation of each token as its centroid, by the row's token."
+    )
+    random_directions: RandomDirections | None = Field(None, description="Null of SAEs: random directions.")
+    nulls: list[Literal["gaussian", "shuffled"]] = Field(
         ["gaussian"],
-        description="Data without structure under every method: a Gaussian with the data's mean and covariance.",
+        description="Data without structure under every method: `gaussian` has the data's mean and covariance, "
+        "`shuffled` each dimension's values in a random order of their own.",
+    )
+    untrained: Name | None = Field(
+        None,
+        description="Another null of data: a capture of the same tokens and hooks with `weights: random`.",
     )
     splice_sequences: NonNegative = Field(
         0, description="Held-out sequences run with the reconstruction in place of the activation; 0 for none."
@@ -717,6 +765,8 @@ class Study(Strict):
                 member.capture,
                 {f"hooks[{i}]": hook for i, hook in enumerate(member.hooks)},
             )
+            if member.untrained is not None:
+                _is_untrained(self, f".dictionaries.{name}.untrained", member)
             _has_test_sequences(self, f".dictionaries.{name}.splice_sequences", member.capture, member.splice_sequences)
             _can_be_replaced(f".dictionaries.{name}.splice_sequences", member.hooks if member.splice_sequences else [])
         for name, probe in self.probes.items():
@@ -812,6 +862,18 @@ def _has_test_sequences(study: Study, where: str, capture: str, wanted: int) -> 
         raise ValueError(
             f"{where}: {wanted}, but tokens.{tokens}.test is {study.tokens[tokens].test}; lower the one or raise the other"
         )
+
+
+def _is_untrained(study: Study, where: str, member: Dictionaries) -> None:
+    """Check that a dictionary study's null reads the same tokens and hooks of a model with random weights."""
+    tokens, hooks = study.captures[member.capture].tokens, set(member.hooks)
+    fit = [
+        name
+        for name, capture in study.captures.items()
+        if capture.weights == "random" and capture.tokens == tokens and hooks <= set(capture.hooks)
+    ]
+    what = f"capture with `weights: random` of the tokens '{tokens}' and all hooks of this member"
+    _known(where, str(member.untrained), fit, what)
 
 
 def _from_tokens(study: Study, where: str, capture: str, hooks: dict[str, str]) -> None:

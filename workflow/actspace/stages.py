@@ -18,6 +18,7 @@ from actspace.config import (
     Dictionaries,
     Experiment,
     Gguf,
+    KMeans,
     Package,
     PackageText,
     Perturbation,
@@ -40,6 +41,15 @@ CONTROLS = {
     "late_layer_control": ("sensitive_directions", "late_layer"),
     "random_weights_control": ("plateaus", "plateaus_random_weights"),
 }
+CLUSTERS = {
+    "centroid": "kmeans",
+    "unit": "kmeans_unit",
+    "nearest": "kmeans_nearest",
+    "spherical": "kmeans_spherical",
+}
+"""Family of each variant of k-means; behind a PCA prefix it has `pca_` before it."""
+CLUSTERINGS = (*CLUSTERS.values(), *(f"pca_{family}" for family in CLUSTERS.values()))
+NO_SAES = ("pca", "random_points", "token_identity", "random_directions", *CLUSTERINGS)
 ONLY_DRAWN = ("toy_points", "toy_directions", "perturbation_curves", "triangles", "planes", "regions", "spikes")
 """Tables too long, or too plain, for anybody to open as CSV."""
 
@@ -73,7 +83,8 @@ def revisions(study: Study) -> list[str]:
 
 def hooks_with_moments(study: Study) -> list[tuple[str, str]]:
     """List the pairs of capture and hook whose moments some stage needs."""
-    wanted = {(member.capture, hook) for member in study.dictionaries.values() for hook in member.hooks}
+    dictionaries = [(capture, d.hooks) for d in study.dictionaries.values() for capture in (d.capture, d.untrained)]
+    wanted = {(capture, hook) for capture, hooks in dictionaries if capture for hook in hooks}
     perturbed = {(member.capture, site) for member in experiments(study).values() for site in member.sites}
     return sorted(wanted | perturbed)
 
@@ -82,8 +93,7 @@ def fits(member: Dictionaries) -> dict[str, dict[str, Any]]:
     """List the fits of a dictionary study: a key that names each, and its settings as the family's `fit` or `train` takes them."""
     found: dict[str, dict[str, Any]] = {}
     if (kmeans := member.kmeans) is not None:
-        shared = kmeans.model_dump(include={"tolerance", "max_iterations"})
-        found |= {f"kmeans-k{k}-s{s}": {"n_clusters": k, **shared} for k in kmeans.sizes for s in kmeans.seeds}
+        found |= _kmeans_fits(kmeans)
     if member.pca is not None:
         found |= {f"pca-r{rank}": {"rank": rank} for rank in member.pca.ranks}
     for family, (axis, setting) in SAES.items():
@@ -95,7 +105,54 @@ def fits(member: Dictionaries) -> dict[str, dict[str, Any]]:
                 for value in getattr(sae, axis)
                 for s in sae.seeds
             }
+    return found | _null_fits(member)
+
+
+def _null_fits(member: Dictionaries) -> dict[str, dict[str, Any]]:
+    """List the dictionaries that nobody fits."""
+    found: dict[str, dict[str, Any]] = {"token_identity": {"kind": "token_identity"}} if member.token_identity else {}
+    if (points := member.random_points) is not None:
+        pairs = itertools.product(points.sizes, points.seeds)
+        found |= {f"random_points-k{k}-s{s}": {"kind": "random_points", "n_clusters": k} for k, s in pairs}
+    if (drawn := member.random_directions) is not None:
+        for n, k, s in itertools.product(drawn.latents, drawn.k, drawn.seeds):
+            settings = {"kind": "random_directions", "n_latents": n, "k": k}
+            found[f"random_directions-n{n}-k{k}-s{s}"] = settings
     return found
+
+
+def spliced(member: Dictionaries) -> list[str]:
+    """List the fits that are spliced into the model: all but that which looks at tokens and not at activations."""
+    return [fit for fit in fits(member) if fit != "token_identity"]
+
+
+def kinds_of_data(member: Dictionaries) -> list[str]:
+    """List the data that every method is fitted to: the real ones first, then nulls."""
+    return ["real", *member.nulls, *(["untrained"] if member.untrained else [])]
+
+
+def capture_of(member: Dictionaries, data: str) -> str:
+    """Name the capture that data, or the data that a surrogate resembles, come from."""
+    return member.untrained if data == "untrained" and member.untrained else member.capture
+
+
+def _kmeans_fits(kmeans: KMeans) -> dict[str, dict[str, Any]]:
+    """List the fits of k-means; `of` is the fit that a read-out takes its centroids from."""
+    shared, found = kmeans.model_dump(include={"tolerance", "max_iterations"}), {}
+    for variant, prefix, k, s in itertools.product(kmeans.variants, kmeans.pca_prefix, kmeans.sizes, kmeans.seeds):
+        family, before = (f"pca_{CLUSTERS[variant]}", f"-p{prefix}") if prefix else (CLUSTERS[variant], "")
+        settings: dict[str, Any] = {"n_clusters": k, **shared}
+        settings |= {"pca_prefix": prefix} if prefix else {}
+        settings |= {"spherical": True} if variant == "spherical" else {}
+        fit = f"{family}{before}-k{k}-s{s}"
+        found[fit] = {"family": CLUSTERS[variant]} if variant in ("unit", "nearest") else settings
+    return found
+
+
+def read_from(fit: str) -> str:
+    """Name the fit that a read-out takes its centroids from."""
+    family, *settings = fit.split("-")
+    return "-".join([family.removesuffix("_unit").removesuffix("_nearest"), *settings])
 
 
 def _digits(value: float) -> str:
@@ -107,14 +164,16 @@ def fit_labels(fit: str) -> dict[str, Any]:
     """Read a fit's key: its family, how many latents are active by design (None where that is an outcome) and its seed."""
     family, *settings = fit.split("-")
     values = {setting[0]: float(setting[1:]) for setting in settings}
-    active = {"kmeans": 1.0, "pca": values.get("r")}.get(family, values.get("k"))
+    by_family = {"pca": values.get("r"), "random_points": 1.0, "token_identity": 1.0}
+    active = by_family.get(family, values.get("k"))
+    active = 1 + values.get("p", 0.0) if family in CLUSTERINGS else active
     return {"family": family, "fit": fit, "k": active, "seed": int(values.get("s", 0))}
 
 
 def tables(study: Study) -> list[str]:
     """List the tables that claims, figures and the page read."""
     found = ["activations"] if hooks_with_moments(study) else []
-    found += ["dictionary_metrics", "training_curves"] if study.dictionaries else []
+    found += ["dictionary_metrics", "training_curves", "rate_distortion"] if study.dictionaries else []
     found += ["toy_truth", "toy_points", "toy_directions"] if study.toy else []
     found += ["probe_scores", "probe_summary", "probe_angles"] if study.probes else []
     names = ("curves", "thresholds", "statistics", "comparisons")
@@ -272,6 +331,12 @@ def activation_table(study: Study) -> dict[str, Any]:
     return {"places": [{"capture": capture, "hook": hook} for capture, hook in hooks_with_moments(study)]}
 
 
+def rate_distortion(study: Study) -> dict[str, Any]:
+    """Which hook points the table lists: those with dictionaries."""
+    places = sorted({(member.capture, hook) for member in study.dictionaries.values() for hook in member.hooks})
+    return {"places": [{"capture": capture, "hook": hook} for capture, hook in places]}
+
+
 def surrogate(study: Study, null: str, capture: str, hook: str, split: str) -> dict[str, Any]:
     """Which null, of which rows."""
     return {
@@ -312,7 +377,7 @@ def splice(study: Study, dictionaries: str, hook: str) -> dict[str, Any]:
         "sequences": member.splice_sequences,
         "first_position": capture.select.first_position,
         "labels": {
-            name: dictionary_metrics(study, dictionaries, hook, "real", name)["labels"] for name in fits(member)
+            name: dictionary_metrics(study, dictionaries, hook, "real", name)["labels"] for name in spliced(member)
         },
         "seed": seed_for(study.seed, "splice", dictionaries, hook),
     }
@@ -447,7 +512,8 @@ def _model(study: Study, capture: Capture | None = None) -> dict[str, Any]:
 
 def _first_position(study: Study, member: Dictionaries, data: str) -> int:
     """A surrogate has just the rows that were selected."""
-    return study.captures[member.capture].select.first_position if data == "real" else 0
+    captured = data in ("real", "untrained")
+    return study.captures[capture_of(member, data)].select.first_position if captured else 0
 
 
 # --- where things lie ------------------------------------------------------------------------------------------------------------------------

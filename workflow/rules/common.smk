@@ -40,7 +40,7 @@ wildcard_constraints:
     study=STUDY.study,
     split="train|test|all",
     shard=r"\d{3}",
-    data="real|gaussian",
+    data="real|untrained|gaussian|shuffled",
     hook=r"[A-Za-z0-9._]+",
     revision=one_of(stages.revisions(STUDY)),
     capture=one_of(STUDY.captures),

@@ -9,7 +9,7 @@ rule kmeans:
     log:
         f"{FIT_LOG}.log",
     wildcard_constraints:
-        fit="kmeans-[^/]+",
+        fit="(pca_)?kmeans(_spherical)?-[^/]+",
     group:
         "fits"
     conda:
@@ -19,6 +19,46 @@ rule kmeans:
         code=code("kmeans"),
     script:
         "../scripts/kmeans.py"
+
+
+rule kmeans_read_out:
+    input:
+        **needs(fit=centroids_of_fit, moments=fit_moments),
+    output:
+        **made(fit=f"{FIT}.safetensors"),
+    log:
+        f"{FIT_LOG}.log",
+    wildcard_constraints:
+        fit="(pca_)?kmeans_(unit|nearest)-[^/]+",
+    group:
+        "fits"
+    conda:
+        "../../envs/actspace.yaml"
+    params:
+        cfg=stage_cfg("fit"),
+        code=code("kmeans_read_out"),
+    script:
+        "../scripts/kmeans_read_out.py"
+
+
+rule null_dictionary:
+    input:
+        **needs(activations=fit_data("train"), moments=fit_moments),
+    output:
+        **made(fit=f"{FIT}.safetensors"),
+    log:
+        f"{FIT_LOG}.log",
+    wildcard_constraints:
+        fit="(random_points-|random_directions-|token_identity)[^/]*",
+    group:
+        "fits"
+    conda:
+        "../../envs/actspace.yaml"
+    params:
+        cfg=stage_cfg("fit"),
+        code=code("null_dictionary"),
+    script:
+        "../scripts/null_dictionary.py"
 
 
 rule pca:
@@ -80,6 +120,26 @@ rule dictionary_metrics:
         code=code("dictionary_metrics"),
     script:
         "../scripts/dictionary_metrics.py"
+
+
+rule rate_distortion:
+    input:
+        **needs(moments=[moments_of(**place) for place in stages.rate_distortion(STUDY)["places"]]),
+    output:
+        **made(
+            table=f"{R}/tables/rate_distortion.parquet",
+            table_csv=f"{R}/tables/rate_distortion.csv",
+        ),
+    log:
+        f"{R}/logs/rate_distortion.log",
+    localrule: True
+    conda:
+        "../../envs/actspace.yaml"
+    params:
+        cfg=member_cfg("rate_distortion"),
+        code=code("rate_distortion"),
+    script:
+        "../scripts/rate_distortion.py"
 
 
 rule splice:

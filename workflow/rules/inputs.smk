@@ -49,8 +49,8 @@ def fit_data(split):
     """Rows of one split that a dictionary is fitted to or measured on: the capture's, or those of a surrogate of it."""
 
     def paths(wildcards):
-        capture = STUDY.dictionaries[wildcards.dictionaries].capture
-        if wildcards.data == "real":
+        capture = stages.capture_of(STUDY.dictionaries[wildcards.dictionaries], wildcards.data)
+        if wildcards.data in ("real", "untrained"):
             return shards_of(capture, wildcards.hook, split)
         return [f"{R}/surrogates/{wildcards.data}/{capture}/{wildcards.hook}/{split}.parquet".format(study=STUDY.study)]
 
@@ -58,12 +58,19 @@ def fit_data(split):
 
 
 def fit_moments(wildcards):
-    return moments_of(STUDY.dictionaries[wildcards.dictionaries].capture, wildcards.hook)
+    """Moments of the capture that a fit's data come from; a splice has no data, and runs the real fits."""
+    data = wildcards.get("data", "real")
+    return moments_of(stages.capture_of(STUDY.dictionaries[wildcards.dictionaries], data), wildcards.hook)
+
+
+def centroids_of_fit(wildcards):
+    """The fit that a read-out takes its centroids from."""
+    return FIT.format(**{**wildcards, "fit": stages.read_from(wildcards.fit)}) + ".safetensors"
 
 
 def real_fits(wildcards):
-    members = fit_members(wildcards.dictionaries)
-    return [f"{path}.safetensors" for data, hook, path in members if data == "real" and hook == wildcards.hook]
+    named = stages.spliced(STUDY.dictionaries[wildcards.dictionaries])
+    return [FIT.format(**wildcards, data="real", fit=fit) + ".safetensors" for fit in named]
 
 
 def splice_model(wildcards):
@@ -110,7 +117,7 @@ def fit_members(dictionaries):
             ),
         )
         for hook in member.hooks
-        for data in ["real", *member.nulls]
+        for data in stages.kinds_of_data(member)
         for fit in stages.fits(member)
     ]
 

@@ -16,7 +16,8 @@ def main(job):
     dictionary = base.load(job.input.fit)
     limit = moments.limit_for(job.wildcards.data, job.input.moments)
     rows = store.read(job.input.activations, first_position=cfg["first_position"], max_norm=limit)
-    table = metrics.evaluate(dictionary, rows.x, rows.column("document_id"), np.random.default_rng(cfg["seed"]))
+    rng, tokens = np.random.default_rng(cfg["seed"]), rows.column("token_id")
+    table = metrics.evaluate(dictionary, rows.x, rows.column("document_id"), rng, token_ids=tokens)
     made_by = provenance.of(job.wildcards.study, job.rule, job.params, job.input)
     tables.write(job.output.table, table.assign(**cfg["labels"], n_latents=dictionary.n_latents), made_by)
 

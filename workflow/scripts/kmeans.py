@@ -12,8 +12,8 @@ from actspace.dictionaries import base, kmeans
 def main(job):
     cfg = job.params.cfg
     limit = moments.limit_for(job.wildcards.data, job.input.moments)
-    rows = store.read(job.input.activations, first_position=cfg["first_position"], max_norm=limit)
-    found = kmeans.fit(rows.x.numpy(), **cfg["fit"], seed=cfg["seed"], n_threads=job.threads)
+    rows = store.Activations(job.input.activations, first_position=cfg["first_position"], max_norm=limit)
+    found = kmeans.fit(kmeans.data_of(rows), **cfg["fit"], seed=cfg["seed"], n_threads=job.threads)
     made_by = provenance.of(job.wildcards.study, job.rule, job.params, job.input)
     made_by = made_by.adding(inertia=found.inertia, iterations=found.iterations, converged=found.converged)
     provenance.write(

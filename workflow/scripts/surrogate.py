@@ -1,4 +1,4 @@
-"""Activations without structure: as many rows of a Gaussian with the data's mean and covariance, under the keys of the real rows."""
+"""Activations without structure, under the keys of the real rows: a Gaussian's, or real ones with shuffled dimensions."""
 
 from actspace.jobs import begin
 
@@ -17,7 +17,10 @@ def main(job):
     real = moments.load(job.input.moments)
     rows = store.read(job.input.activations, first_position=cfg["select"]["first_position"], max_norm=real.max_norm)
     rng = np.random.default_rng(cfg["seed"])
-    drawn = nulls.gaussian_surrogate(real.mean.numpy(), real.covariance.numpy(), len(rows), rng)
+    if cfg["null"] == "shuffled":
+        drawn = nulls.shuffled_dimensions(rows.x.numpy(), rng)
+    else:
+        drawn = nulls.gaussian_surrogate(real.mean.numpy(), real.covariance.numpy(), len(rows), rng)
     keys = {name: rows.keys[name] for name in store.KEYS if name != "norm"}
     made_by = provenance.of(job.wildcards.study, job.rule, job.params, job.input)
     store.write(job.output.activations, torch.from_numpy(drawn), keys, "float32", made_by)

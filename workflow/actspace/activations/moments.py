@@ -151,8 +151,8 @@ def describe(moments: Moments) -> dict[str, float]:
 
 
 def limit_for(data: str, path: str | Path) -> float:
-    """Return the norm above which rows of some data are left out: the training rows' own limit for real data, none for a surrogate.
+    """Return the norm above which rows of some data are left out: the training rows' own limit, or none for a surrogate.
 
     A surrogate has just as many rows as were selected, and its norms are its own.
     """
-    return load(path).max_norm if data == "real" else math.inf
+    return load(path).max_norm if data in ("real", "untrained") else math.inf

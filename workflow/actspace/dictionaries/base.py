@@ -1,7 +1,7 @@
 """What every dictionary is: activations to sparse codes and back, and one file format for all families.
 
 Reading and using a fit needs this module alone; nothing here fits anything.
-Source: methods reference, 1.2 (K1) and 1.3; names and pre-activation as in SAELens (`apply_b_dec_to_input`)."""
+Source: methods reference, 1.2 (K1 to K4) and 1.3; names and pre-activation as in SAELens (`apply_b_dec_to_input`)."""
 
 from __future__ import annotations
 
@@ -58,8 +58,10 @@ class Dictionary(nn.Module, ABC):
     def decode(self, codes: Codes) -> Tensor:
         """Reconstruct activations (row, d_model) from codes, in the units of the activations."""
 
-    def encode(self, x: Tensor) -> Codes:
+    def encode(self, x: Tensor, token_ids: Tensor | None = None) -> Codes:
         """Encode activations (row, d_model) of any floating dtype, holding few (row, latent) scores at a time.
+
+        Only `TokenIdentity` looks at the `token_ids` (row,).
 
         Raises
         ------
@@ -87,17 +89,134 @@ class KMeans(Dictionary):
 
     def encode_rows(self, x: Tensor) -> Codes:
         """Find the nearest centroid of each row."""
-        # ||x - c||^2 / 2 without its ||x||^2, around the centroids' mean: far from the origin the rest would cancel
-        # badly.
-        middle = self.centroids.mean(0)
-        centred = self.centroids - middle
-        scores = torch.addmm(centred.square().sum(1) / 2, x - middle, centred.T, alpha=-1)
-        indices = scores.argmin(1, keepdim=True)
+        indices = nearest(x, self.centroids)[:, None]
         return Codes(indices, torch.ones_like(indices, dtype=x.dtype))
 
     def decode(self, codes: Codes) -> Tensor:
         """Return the centroids that the codes name, scaled by the codes' values."""
         return combine(codes, self.centroids)
+
+
+class SphericalKMeans(Dictionary):
+    """Unit centroids: the active latent has the largest cosine with a row, its value is the row's projection (K3)."""
+
+    family = "kmeans_spherical"
+    shapes: ClassVar = {"centroids": ("latent", "d_model")}
+    centroids: Tensor
+
+    def encode_rows(self, x: Tensor) -> Codes:
+        """Project each row on the unit centroid that it has the largest scalar product with."""
+        values, indices = (x @ self.centroids.T).max(1, keepdim=True)
+        return Codes(indices, values)
+
+    def decode(self, codes: Codes) -> Tensor:
+        """Return the unit centroids that the codes name, as long as the codes' values."""
+        return combine(codes, self.centroids)
+
+
+class UnitKMeans(Dictionary):
+    """Directions from the mean to the centroids, as a TopK SAE with k = 1: largest projection, if positive (K2)."""
+
+    family = "kmeans_unit"
+    shapes: ClassVar = {"centroids": ("latent", "d_model"), "mean": ("d_model",)}
+    centroids: Tensor
+    mean: Tensor
+
+    @property
+    def units(self) -> Tensor:
+        """Unit vectors (latent, d_model) from the mean to the centroids; zero for a centroid at the mean."""
+        return functional.normalize(self.centroids - self.mean, dim=1)
+
+    def encode_rows(self, x: Tensor) -> Codes:
+        """Choose the direction on which a row, less the mean, is longest."""
+        values, indices = ((x - self.mean) @ self.units.T).max(1, keepdim=True)
+        return Codes(indices, values.relu())
+
+    def decode(self, codes: Codes) -> Tensor:
+        """Add the directions that the codes name to the mean, as long as the codes' values."""
+        return combine(codes, self.units) + self.mean
+
+
+class NearestKMeans(UnitKMeans):
+    """The same directions and values, but of the nearest centroid: a nonlinear encoder (K2' in the reference)."""
+
+    family = "kmeans_nearest"
+
+    def encode_rows(self, x: Tensor) -> Codes:
+        """Project each row, less the mean, on the direction of its nearest centroid."""
+        indices = nearest(x, self.centroids)
+        values = ((x - self.mean) * self.units[indices]).sum(1, keepdim=True)
+        return Codes(indices[:, None], values.relu())
+
+
+class PrefixedKMeans(Dictionary):
+    """Leading principal components kept exactly, and k-means on what they leave (K4): p + 1 active latents of p + K.
+
+    `variant` is the family that reads the rest out. The centroids are orthogonal to the components, around zero.
+    """
+
+    family = "pca_kmeans"
+    shapes: ClassVar = {
+        "centroids": ("latent", "d_model"),
+        "components": ("component", "d_model"),
+        "mean": ("d_model",),
+    }
+    centroids: Tensor
+    components: Tensor
+    mean: Tensor
+
+    def __init__(self, tensors: dict[str, Tensor], variant: str):
+        super().__init__(tensors, variant=variant)
+        self.prefix = len(self.components)
+        self.n_latents += self.prefix
+
+    @property
+    def rest(self) -> Dictionary:
+        """The dictionary of what the components leave; a view of the same centroids."""
+        kind = KMEANS[self.settings["variant"]]
+        found = {"centroids": self.centroids, "mean": torch.zeros_like(self.mean)}
+        return kind({name: found[name] for name in kind.shapes})
+
+    def encode_rows(self, x: Tensor) -> Codes:
+        """Project the rows on the components, and encode what is left."""
+        x = x - self.mean
+        values = x @ self.components.T
+        rest = self.rest.encode_rows(x - values @ self.components)
+        first = torch.arange(self.prefix, device=x.device).expand(len(x), -1)
+        return Codes(torch.cat([first, rest.indices + self.prefix], 1), torch.cat([values, rest.values], 1))
+
+    def decode(self, codes: Codes) -> Tensor:
+        """Add the mean, the weighted components and what the rest decodes to; the order of latents in a code is free."""
+        of_rest = codes.indices >= self.prefix
+        values = codes.values
+        rest = Codes((codes.indices - self.prefix).clamp(min=0), values.where(of_rest, 0))
+        first = Codes(codes.indices.where(~of_rest, 0), values.where(~of_rest, 0))
+        return self.mean + combine(first, self.components) + self.rest.decode(rest)
+
+
+class TokenIdentity(KMeans):
+    """Mean activations by token: the active latent of a row is its token's, with the value 1, whatever the activation.
+
+    Latent 0 is the mean of all rows, for tokens without a latent; `token_ids` ascend, from -1 for that one. Where no
+    tokens are known, as for a reconstruction, the nearest of the means is taken.
+    """
+
+    family = "token_identity"
+    shapes: ClassVar = {"centroids": ("latent", "d_model"), "token_ids": ("latent",)}
+    token_ids: Tensor
+
+    def encode(self, x: Tensor, token_ids: Tensor | None = None) -> Codes:
+        """Look the latents of the tokens (row,) up."""
+        if token_ids is None:
+            return super().encode(x)
+        wanted = token_ids.to(self.token_ids)
+        places = torch.searchsorted(self.token_ids, wanted).clamp(max=self.n_latents - 1)
+        indices = places.where(self.token_ids[places] == wanted, 0)[:, None]
+        return Codes(indices, self.centroids.new_ones(indices.shape))
+
+
+VARIANTS: tuple[type[Dictionary], ...] = (KMeans, UnitKMeans, NearestKMeans, SphericalKMeans)
+KMEANS = {kind.family: kind for kind in VARIANTS}
 
 
 class PCA(Dictionary):
@@ -201,9 +320,17 @@ class Matryoshka(JumpReLU):
         self.k, self.widths = k, widths
 
 
-FAMILIES: dict[str, type[Dictionary]] = {
-    kind.family: kind for kind in (KMeans, PCA, TopK, BatchTopK, Matryoshka, JumpReLU, L1)
-}
+FITTED: tuple[type[Dictionary], ...] = (PrefixedKMeans, TokenIdentity, PCA, TopK, BatchTopK, Matryoshka, JumpReLU, L1)
+EVERY = (*VARIANTS, *FITTED)
+FAMILIES = {kind.family: kind for kind in EVERY}
+
+
+def nearest(x: Tensor, centroids: Tensor) -> Tensor:
+    """Return the nearest of the centroids (latent, d_model) of each row (row, d_model): int64 of shape (row,)."""
+    # ||x - c||^2 / 2 without its ||x||^2, around the centroids' mean: far from the origin the rest would cancel badly.
+    middle = centroids.mean(0)
+    centred = centroids - middle
+    return torch.addmm(centred.square().sum(1) / 2, x - middle, centred.T, alpha=-1).argmin(1)
 
 
 def widest(latents: Tensor) -> Codes:

@@ -1,10 +1,15 @@
-"""Fit k-means: Lloyd's iterations from one greedy k-means++ start.
+"""Fit k-means: Lloyd's iterations from one greedy k-means++ start, in memory or in passes over the store.
 
-Source: scikit-learn's `KMeans`; the dictionary is K1 of the methods reference, 1.2."""
+Rows in memory go to scikit-learn's Lloyd, which is as fast as faiss' on a CPU and faster than the same in torch, whose every operation waits
+for all threads (tests/benchmarks/kmeans.py). Rows that stay on the disk, and spherical k-means, go to ours, which reads rows anew in each pass.
+In both, an empty cluster moves to the row that is farthest from its centroid. Source: methods reference, 1.2 (K1, K3 and K4; K2 and K2' read the
+centroids of K1 out in another way, see `read_out`)."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -13,30 +18,72 @@ from sklearn import cluster
 from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 from torch import Tensor
+from torch.nn import functional
 
-from actspace.dictionaries.base import KMeans, check_finite
+from actspace.activations import moments, store
+from actspace.dictionaries import pca
+from actspace.dictionaries.base import (
+    KMEANS,
+    PCA,
+    Dictionary,
+    KMeans,
+    PrefixedKMeans,
+    SphericalKMeans,
+    check_finite,
+)
 from actspace.errors import StudyError
 
-ROWS_AT_ONCE = 8192
+SCORES_AT_ONCE = 2**22  # (row, cluster) scores held at a time
+ROWS_AT_ONCE = 2**15
+START_ROWS = 2**18  # rows that a start is chosen from when the data stay on the disk
+MOVED_AT_ONCE = 256  # empty clusters that find a new place in one pass
+MEMORY_BYTES = 2**32
+Chunks = Callable[[], Iterator[Tensor]]
 
 
 class KMeansFit(NamedTuple):
-    """A fitted dictionary and how the fit went; `inertia` sums the squared distances to the nearest centroids."""
+    """A fitted dictionary and how the fit went; `inertia` sums the squared distances to the nearest centroids.
 
-    dictionary: KMeans
+    That of spherical k-means is on the unit sphere, and that behind a prefix in what the components leave.
+    """
+
+    dictionary: Dictionary
     inertia: float
     iterations: int
     converged: bool
 
 
+class Lloyd(NamedTuple):
+    """Where Lloyd's iterations ended: centroids (cluster, d_model) in float32, passes made, and whether they rest."""
+
+    centroids: Tensor
+    iterations: int
+    converged: bool
+
+
+class Tally(NamedTuple):
+    """Sums of the rows nearest to each centroid, float64 (cluster, d_model), and their numbers, float64 (cluster,)."""
+
+    sums: Tensor
+    counts: Tensor
+
+
 def fit(
-    x: np.ndarray, n_clusters: int, seed: int, tolerance: float, max_iterations: int, n_threads: int = 1
+    x: np.ndarray | store.Activations,
+    n_clusters: int,
+    seed: int,
+    tolerance: float,
+    max_iterations: int,
+    n_threads: int = 1,
+    spherical: bool = False,
+    pca_prefix: int = 0,
 ) -> KMeansFit:
     """Fit centroids to activations.
 
     Parameters
     ----------
-    x : float32 array of shape (row, d_model)
+    x : float32 array of shape (row, d_model), or activations in the store
+        What is in the store is read again in each pass, and the start is chosen from a sample of 262,144 rows.
     n_clusters
         Number of centroids K.
     seed
@@ -47,32 +94,169 @@ def fit(
     max_iterations
         Stop after so many passes over the data.
     n_threads
-        Threads for this fit. Each thread sums its own rows first, so another number of threads rounds otherwise, and
-        with three or more the order of these sums is left to chance: one thread gives the same centroids in every run.
+        Threads for this fit. With three or more, the order in which scikit-learn adds their sums is left to chance: one thread
+        gives the same centroids in every run.
+    spherical
+        Cluster the rows' directions: unit rows, unit centroids.
+    pca_prefix
+        Number of leading principal components that are kept exactly; what they leave is clustered.
 
     Raises
     ------
     StudyError
-        If x has fewer rows, or fewer distinct rows, than K, or a row that is not finite.
+        If x has fewer rows, or fewer distinct rows, than K, a row that is not finite, or no more dimensions than the
+        prefix.
     """
-    if not 1 <= n_clusters <= len(x):
-        raise StudyError(
-            f"k-means: {n_clusters} clusters of {len(x)} rows; choose fewer clusters (at least 1), or more rows"
-        )
-    x = np.ascontiguousarray(x, dtype=np.float32)
-    check_finite(torch.from_numpy(x), "k-means data")
-    start = x[plus_plus(torch.from_numpy(x), n_clusters, np.random.default_rng(seed))]
-    lloyd = cluster.KMeans(n_clusters, init=start, n_init=1, max_iter=max_iterations, tol=tolerance)
+    rng = np.random.default_rng(seed)
+    with threads(n_threads):
+        prefix = _prefix(x, pca_prefix) if pca_prefix else None
+        rows, chunks, offset = _rows_of(x, _preparation(prefix, spherical), not spherical, rng)
+        if not 1 <= n_clusters <= len(rows):
+            raise StudyError(
+                f"k-means: {n_clusters} clusters of {len(rows)} rows; choose fewer clusters (at least 1), or more rows"
+            )
+        start = rows[plus_plus(rows, n_clusters, rng)]
+        if isinstance(x, np.ndarray) and not spherical:
+            found = scikit_learns(rows.numpy(), start.numpy(), tolerance, max_iterations, n_threads)
+        else:
+            at_rest = tolerance * float(rows.var(0, correction=0).double().mean())
+            found = lloyd(chunks, start, at_rest, max_iterations, spherical)
+        total = inertia(chunks, found.centroids)
+    kind = SphericalKMeans if spherical else KMeans
+    tensors = {"centroids": found.centroids + offset}
+    if prefix is None:
+        return KMeansFit(kind(tensors), total, found.iterations, found.converged)
+    tensors |= {"components": prefix.components, "mean": prefix.mean}
+    return KMeansFit(PrefixedKMeans(tensors, variant=kind.family), total, found.iterations, found.converged)
+
+
+def data_of(activations: store.Activations) -> np.ndarray | store.Activations:
+    """Return the rows for `fit`: read into memory if they take at most 4 GiB, or else as they are."""
+    n_bytes = 4 * activations.d_model * len(activations.norms())
+    return activations if n_bytes > MEMORY_BYTES else activations.read().x.numpy()
+
+
+def scikit_learns(x: np.ndarray, start: np.ndarray, tolerance: float, max_iterations: int, n_threads: int) -> Lloyd:
+    """Do the same as `lloyd` on rows (row, d_model) in memory, with scikit-learn; `tolerance` as in `fit`."""
+    found = cluster.KMeans(len(start), init=start, n_init=1, max_iter=max_iterations, tol=tolerance)
     with threadpool_limits(n_threads), warnings.catch_warnings():
         warnings.simplefilter("error", ConvergenceWarning)
         try:
-            lloyd.fit(x)
+            found.fit(x)
         except ConvergenceWarning as warning:
-            raise StudyError(
-                f"k-means: {n_clusters} clusters, but the {len(x)} rows hold fewer distinct ones; choose fewer clusters"
-            ) from warning
-    dictionary = KMeans({"centroids": torch.from_numpy(lloyd.cluster_centers_)})
-    return KMeansFit(dictionary, inertia(dictionary, x), int(lloyd.n_iter_), bool(lloyd.n_iter_ < max_iterations))
+            raise _too_few(len(start), len(x)) from warning
+    return Lloyd(torch.from_numpy(found.cluster_centers_), int(found.n_iter_), bool(found.n_iter_ < max_iterations))
+
+
+def _too_few(n_clusters: int, n_rows: int) -> StudyError:
+    return StudyError(
+        f"k-means: {n_clusters} clusters, but the {n_rows} rows hold fewer distinct ones; choose fewer clusters"
+    )
+
+
+def lloyd(chunks: Chunks, start: Tensor, at_rest: float, max_iterations: int, spherical: bool = False) -> Lloyd:
+    """Move centroids to the means of the rows nearest to them, until they rest.
+
+    Parameters
+    ----------
+    chunks : returns the rows anew in each pass, in float32 Tensors of shape (row, d_model), not far from the origin
+    start : initial centroids, float32 of shape (cluster, d_model)
+    at_rest : squared distance that the centroids together may still move when the iterations end
+    max_iterations : passes at most
+    spherical : rows are unit vectors, and centroids become such
+
+    Raises
+    ------
+    StudyError
+        If the rows hold fewer distinct ones than there are clusters.
+    """
+    centroids, resting, iterations = start, False, 0
+    while iterations < max_iterations and not resting:
+        found = tally(chunks, centroids)
+        if not found.counts.all():
+            found = fill_empty(found, *farthest(chunks, centroids))
+        means = found.sums / found.counts.clamp(min=1)[:, None]
+        means = torch.where(found.counts[:, None] > 0, means, centroids.double())
+        means = functional.normalize(means, dim=1) if spherical else means
+        resting = float((means - centroids).square().sum()) <= at_rest
+        centroids = means.float()
+        iterations += 1
+    return Lloyd(centroids, iterations, resting)
+
+
+def tally(chunks: Chunks, centroids: Tensor) -> Tally:
+    """Assign all rows to the nearest of the centroids (cluster, d_model), and sum them up."""
+    sums, counts = torch.zeros(centroids.shape, dtype=torch.float64), torch.zeros(len(centroids), dtype=torch.float64)
+    for rows, clusters in assigned(chunks, centroids):
+        number = torch.bincount(clusters, minlength=len(centroids))
+        # Rows in the order of their clusters, summed in one go: a third of the time that adding them one by one takes.
+        sums += torch.segment_reduce(rows[clusters.argsort()], "sum", lengths=number, axis=0, initial=0)
+        counts += number
+    return Tally(sums, counts)
+
+
+def assigned(chunks: Chunks, centroids: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield chunks of rows with the numbers (row,) of their nearest centroids."""
+    half_squares, weights = centroids.square().sum(1) / 2, centroids.T.contiguous()
+    step = max(64, SCORES_AT_ONCE // len(centroids))
+    scores = torch.empty(step, len(centroids))
+
+    def nearest(rows: Tensor) -> Tensor:
+        # ||x - c||^2 / 2 without its ||x||^2, in memory that stays in the cache.
+        return torch.addmm(half_squares, rows, weights, alpha=-1, out=scores[: len(rows)]).argmin(1)
+
+    for rows in chunks():
+        yield rows, torch.cat([nearest(part) for part in rows.split(step)])
+
+
+def farthest(chunks: Chunks, centroids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the rows that are farthest from their centroids, the farthest first.
+
+    Returns
+    -------
+    rows (few, d_model), their squared distances (few,), and the numbers (few,) of their centroids
+    """
+    far, distances, clusters = centroids[:0], torch.zeros(0), torch.zeros(0, dtype=torch.int64)
+    for rows, nearest in assigned(chunks, centroids):
+        gaps = (rows - centroids[nearest]).square().sum(1)
+        worst = gaps.topk(min(MOVED_AT_ONCE, len(gaps))).indices
+        together = torch.cat([distances, gaps[worst]])
+        kept = together.topk(min(MOVED_AT_ONCE, len(together))).indices
+        far, distances = torch.cat([far, rows[worst]])[kept], together[kept]
+        clusters = torch.cat([clusters, nearest[worst]])[kept]
+    return far, distances, clusters
+
+
+def fill_empty(found: Tally, far: Tensor, distances: Tensor, clusters: Tensor) -> Tally:
+    """Give empty clusters the rows that are farthest from their centroids, and take them from where they were.
+
+    Parameters are as `tally` and `farthest` return them. Empty clusters beyond the number of these rows stay empty.
+
+    Raises
+    ------
+    StudyError
+        If the farthest rows lie on their centroids, so that there is no other place.
+    """
+    sums, counts = found.sums.clone(), found.counts.clone()
+    rounding = 1e-12 * float(far.square().sum(1).max())
+    spare = iter(range(len(far)))
+    for empty in (counts == 0).nonzero()[:, 0].tolist():
+        row = next((i for i in spare if counts[clusters[i]] > 1), None)
+        if row is None:
+            break
+        if float(distances[row]) <= rounding:
+            raise _too_few(len(counts), int(counts.sum()))
+        place = far[row].double()
+        sums[clusters[row]] -= place
+        counts[clusters[row]] -= 1
+        sums[empty], counts[empty] = place, 1
+    return Tally(sums, counts)
+
+
+def inertia(chunks: Chunks, centroids: Tensor) -> float:
+    """Sum the squared distances of all rows to the nearest of the centroids (cluster, d_model), in float64."""
+    gaps = (rows.double() - centroids[nearest].double() for rows, nearest in assigned(chunks, centroids))
+    return sum(float(gap.square().sum()) for gap in gaps)
 
 
 def plus_plus(x: Tensor, n_clusters: int, rng: np.random.Generator) -> list[int]:
@@ -108,7 +292,67 @@ def plus_plus(x: Tensor, n_clusters: int, rng: np.random.Generator) -> list[int]
     return chosen
 
 
-def inertia(dictionary: KMeans, x: np.ndarray) -> float:
-    """Sum the squared distances of the rows (row, d_model) to their nearest centroids, in float64."""
-    chunks = torch.from_numpy(x).split(ROWS_AT_ONCE)
-    return float(sum((rows.double() - dictionary(rows).double()).square().sum() for rows in chunks))
+def read_out(fitted: Dictionary, family: str, mean: Tensor) -> Dictionary:
+    """Read the centroids of a fit out in another way: `kmeans_unit` or `kmeans_nearest` (K2 and K2' in the reference).
+
+    Parameters
+    ----------
+    fitted : KMeans, or PrefixedKMeans of such
+    family : the other way
+    mean : float Tensor of shape (d_model,), which directions start from; behind a prefix they start from its mean
+    """
+    if isinstance(fitted, PrefixedKMeans):
+        return PrefixedKMeans(dict(fitted.named_buffers()), variant=family)
+    return KMEANS[family]({**dict(fitted.named_buffers()), "mean": mean.float()})
+
+
+def _prefix(x: np.ndarray | store.Activations, rank: int) -> PCA:
+    """Fit the components that are kept; at least one dimension must be left."""
+    chunks = _finite(x).split(ROWS_AT_ONCE) if isinstance(x, np.ndarray) else (rows.x for rows in x.groups())
+    _, mean, covariance = moments.accumulate(chunks)
+    if rank >= len(mean):
+        raise StudyError(f"k-means: a prefix of {rank} components leaves nothing of {len(mean)} dimensions; lower it")
+    return pca.fit(mean.numpy(), covariance.numpy(), rank)
+
+
+def _preparation(prefix: PCA | None, spherical: bool) -> Callable[[Tensor], Tensor]:
+    """Return what is done to rows (row, d_model) before they are clustered."""
+
+    def prepare(x: Tensor) -> Tensor:
+        x = x.float()
+        x = x if prefix is None else x - prefix(x)
+        return functional.normalize(x, dim=1) if spherical else x
+
+    return prepare
+
+
+def _rows_of(
+    x: np.ndarray | store.Activations, prepare: Callable[[Tensor], Tensor], centre: bool, rng: np.random.Generator
+) -> tuple[Tensor, Chunks, Tensor]:
+    """Return the rows to choose a start from, what reads all rows, and the offset (d_model,) that both were shifted by.
+
+    Distances come from scalar products, which a common offset would swamp.
+    """
+    rows = prepare(_finite(x) if isinstance(x, np.ndarray) else x.sample(START_ROWS, rng).x)
+    offset = rows.mean(0) * centre
+    rows = rows - offset
+    if isinstance(x, np.ndarray):
+        return rows, lambda: iter(rows.split(ROWS_AT_ONCE)), offset
+    return rows, lambda: (prepare(part.x) - offset for part in x.groups() if len(part)), offset
+
+
+def _finite(x: np.ndarray) -> Tensor:
+    rows = torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32))
+    check_finite(rows, "k-means data")
+    return rows
+
+
+@contextmanager
+def threads(n: int) -> Iterator[None]:
+    """Let torch use so many threads, and as many as before afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

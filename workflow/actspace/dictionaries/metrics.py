@@ -59,6 +59,7 @@ def evaluate(
     rng: np.random.Generator,
     n_boot: int = 1000,
     chunk: int = 4096,
+    token_ids: np.ndarray | None = None,
 ) -> pd.DataFrame:
     """Measure a dictionary on activations; all sums are float64, around the mean of these very rows.
 
@@ -80,6 +81,8 @@ def evaluate(
         Number of resamples.
     chunk
         Rows at a time.
+    token_ids : array of shape (row,), or None
+        The token of each row, for the dictionary that looks at them.
 
     Returns
     -------
@@ -97,7 +100,9 @@ def evaluate(
         raise ValueError(f"{len(document_ids)} document ids for {len(x)} rows")
     check_finite(x, "activations to evaluate")
     documents, codes_of_documents = np.unique(document_ids, return_inverse=True)
-    sums, alive = sums_by_document(dictionary, x, torch.from_numpy(codes_of_documents), len(documents), chunk)
+    tokens = None if token_ids is None else torch.tensor(token_ids)
+    document = torch.from_numpy(codes_of_documents)
+    sums, alive = sums_by_document(dictionary, x, document, len(documents), chunk, tokens)
     values = statistics({name: part.sum(0, keepdims=True) for name, part in sums.items()})
     drawn = resampled(sums, len(documents), n_boot, rng)
     rows = [{"metric": name, "value": value[0], **bounds(drawn.get(name))} for name, value in values.items()]
@@ -126,7 +131,7 @@ def centre(x: Tensor, chunk: int) -> tuple[Tensor, Tensor]:
 
 
 def sums_by_document(
-    dictionary: Dictionary, x: Tensor, document: Tensor, n_documents: int, chunk: int
+    dictionary: Dictionary, x: Tensor, document: Tensor, n_documents: int, chunk: int, token_ids: Tensor | None = None
 ) -> tuple[Sums, float]:
     """Sum over the rows of each document what all metrics are made of; also return the fraction of living latents.
 
@@ -140,9 +145,11 @@ def sums_by_document(
     device = next(dictionary.buffers()).device
     sums: dict[str, Tensor] = {}
     alive = torch.zeros(dictionary.n_latents, dtype=torch.bool, device=device)
-    for rows, ids in zip(x.split(chunk), document.split(chunk), strict=True):
+    for start, (rows, ids) in zip(
+        range(0, len(x), chunk), zip(x.split(chunk), document.split(chunk), strict=True), strict=True
+    ):
         rows, ids = rows.to(device), ids.to(device)
-        codes = dictionary.encode(rows)
+        codes = dictionary.encode(rows, None if token_ids is None else token_ids[start : start + chunk].to(device))
         alive[codes.indices[codes.values != 0]] = True
         terms = row_terms(rows.double(), dictionary.decode(codes).double(), mean.to(device))
         terms["active"] = (codes.values != 0).sum(1).double()

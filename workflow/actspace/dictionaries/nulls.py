@@ -1,6 +1,8 @@
-"""Data without structure beyond its mean and covariance: the Gaussian surrogate.
+"""Nulls: data without the structure that dictionaries look for, and dictionaries that nobody fitted.
 
-Source: methods reference, 0.4. The covariance may be singular (it is, in the centred gauge), so rows are drawn through
+Data: the Gaussian surrogate keeps mean and covariance, shuffled dimensions keep each dimension's values. Dictionaries:
+random data points as centroids, mean activations by token, random directions. Source: methods reference, 0.4 and 1.2.
+The covariance may be singular (it is, in the centred gauge), so rows are drawn through
 its eigendecomposition, never through a Cholesky factor."""
 
 from __future__ import annotations
@@ -8,7 +10,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
 
+from actspace.dictionaries.base import Dictionary, KMeans, TokenIdentity, TopK, check_finite
 from actspace.errors import StudyError
 
 ROWS_AT_ONCE = 8192
@@ -68,3 +74,52 @@ def gaussian_surrogate(mean: np.ndarray, covariance: np.ndarray, n_rows: int, rn
         z = rng.standard_normal((min(ROWS_AT_ONCE, n_rows - start), len(root)))
         rows[start : start + len(z)] = mean + z @ root
     return rows
+
+
+def shuffled_dimensions(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return the rows (row, d_model) with each column in a random order of its own: no two dimensions correlate."""
+    return np.stack([rng.permutation(column) for column in x.T], axis=1)
+
+
+def random_points(x: Tensor, n_clusters: int, rng: np.random.Generator) -> KMeans:
+    """Take different random rows of x (row, d_model) for centroids.
+
+    Raises
+    ------
+    StudyError
+        If there are fewer rows than `n_clusters`.
+    """
+    if not 1 <= n_clusters <= len(x):
+        raise StudyError(f"random_points: {n_clusters} of {len(x)} rows; choose fewer (at least 1), or more rows")
+    chosen = torch.from_numpy(rng.choice(len(x), n_clusters, replace=False))
+    return KMeans({"centroids": x[chosen].float()})
+
+
+def token_identity(x: Tensor, token_ids: np.ndarray) -> TokenIdentity:
+    """Average the rows of x (row, d_model) by their tokens (row,), in float64; the mean of all rows stands for others."""
+    tokens, place = np.unique(token_ids, return_inverse=True)
+    sums = torch.zeros(len(tokens), x.shape[1], dtype=torch.float64).index_add_(0, torch.from_numpy(place), x.double())
+    means = sums / torch.from_numpy(np.bincount(place))[:, None]
+    centroids = torch.cat([x.double().mean(0, keepdim=True), means]).float()
+    return TokenIdentity(
+        {"centroids": centroids, "token_ids": torch.from_numpy(np.append(-1, tokens).astype(np.int64))}
+    )
+
+
+def random_directions(x: Tensor, n_latents: int, k: int, rng: np.random.Generator) -> TopK:
+    """Draw random unit vectors as the encoder and decoder rows of a TopK SAE around the mean of x (row, d_model)."""
+    drawn = torch.from_numpy(rng.standard_normal((n_latents, x.shape[1])))
+    rows = functional.normalize(drawn, dim=1).float()
+    mean = x.double().mean(0).float()
+    return TopK({"W_enc": rows.T.contiguous(), "b_enc": torch.zeros(n_latents), "W_dec": rows, "b_dec": mean}, k=k)
+
+
+def dictionary(x: Tensor, token_ids: np.ndarray, kind: str, seed: int, **settings: int) -> Dictionary:
+    """Make the dictionary of one of the last three kinds, by name, from rows (row, d_model) and their tokens (row,)."""
+    check_finite(x, f"{kind} data")
+    rng = np.random.default_rng(seed)
+    if kind == "token_identity":
+        return token_identity(x, token_ids)
+    return (
+        random_points(x, rng=rng, **settings) if kind == "random_points" else random_directions(x, rng=rng, **settings)
+    )

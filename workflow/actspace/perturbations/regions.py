@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from actspace.dictionaries import kmeans
-from actspace.dictionaries.base import Dictionary, KMeans
+from actspace.dictionaries.base import Dictionary
 from actspace.errors import StudyError
 from actspace.perturbations.engine import Engine
 from actspace.perturbations.experiment import ELEMENTS_PER_BATCH
@@ -73,7 +73,7 @@ def draw_others(real: NDArray, documents: NDArray, pairs: int, seed: int) -> NDA
     return drawn
 
 
-def cluster_outputs(late: NDArray, n_clusters: int, seed: int) -> KMeans:
+def cluster_outputs(late: NDArray, n_clusters: int, seed: int) -> Dictionary:
     """Cluster the outputs of undisturbed prompts, (prompt, d_model): the best k-means of ten."""
     fits = [
         kmeans.fit(late, n_clusters, seed_for(seed, "regions", "clusters", start), TOLERANCE, MOST_ITERATIONS)
@@ -155,7 +155,7 @@ def _batches(engine: Engine, real: NDArray, others: NDArray, steps: int) -> Iter
         yield Walks(numbers, others[numbers], torch.lerp(start[:, :, None], end[:, :, None], fractions[:, None]))
 
 
-def _table(walks: Walks, late: Tensor, regions: KMeans, cells: Dictionary | None) -> pd.DataFrame:
+def _table(walks: Walks, late: Tensor, regions: Dictionary, cells: Dictionary | None) -> pd.DataFrame:
     """Lay paths and their outputs, both (prompt, pair, step, d_model), out in one row for each step."""
     prompts, pairs, steps, _ = late.shape
     index = [np.repeat(walks.numbers, pairs * steps), np.repeat(walks.others.ravel(), steps)]

@@ -22,8 +22,29 @@ DEFINITIONS = {
     "fvu_residual_variance": "V: variance of the residual",
     "fvu_uncentred": "Z: relative to zero",
 }
-DATA_STYLE = {"real": ("-", None), "gaussian": ("--", "white")}
-DATA_LABEL = {"real": "real activations", "gaussian": "Gaussian surrogate"}
+ONE_ACTIVE = ("random_points", "token_identity")
+DATA_STYLE = {
+    "real": ("-", None),
+    "gaussian": ("--", "white"),
+    "shuffled": (":", "#DDDDDD"),
+    "untrained": ("-.", "#AAAAAA"),
+}
+NULLS = {
+    "gaussian": "Gaussian data with the same mean and covariance (hollow, dashed)",
+    "shuffled": "activations with each dimension shuffled (pale, dotted)",
+    "untrained": "activations of the model with random weights (grey, dash-dotted)",
+}
+LINES = {
+    "gaussian": "dashed: Gaussian data with their mean and covariance",
+    "shuffled": "dotted: each dimension shuffled",
+    "untrained": "dash-dotted: the model with random weights",
+}
+DATA_LABEL = {
+    "real": "real activations",
+    "gaussian": "Gaussian surrogate",
+    "shuffled": "shuffled dimensions",
+    "untrained": "untrained model",
+}
 
 
 def places(fits: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -35,7 +56,7 @@ def places(fits: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
 def draw_against_l0(ax: Axes, fits: pd.DataFrame, metric: str) -> None:
     """Draw one line per family, dictionary size and kind of data, with the intervals that the table holds."""
     # Clusterings and PCA need no line per size: k-means always has one active latent, PCA always has all components.
-    sizes = fits["n_latents"].where(~fits["family"].isin(["kmeans", "pca"]), 0)
+    sizes = fits["n_latents"].where(~fits["family"].str.contains("kmeans|^pca$|random_points"), 0)
     for (family, data, _), rows in groups(fits.assign(line=sizes), "family", "data", "line"):
         rows = rows.sort_values("l0")
         line, face = DATA_STYLE[data]
@@ -45,7 +66,7 @@ def draw_against_l0(ax: Axes, fits: pd.DataFrame, metric: str) -> None:
             rows[metric],
             yerr=[below.clip(lower=0).fillna(0), above.clip(lower=0).fillna(0)],
             color=style.colour(family),
-            linestyle="none" if family == "kmeans" else line,
+            linestyle="none" if family in ONE_ACTIVE or "kmeans" in family else line,
             marker=style.MARKERS.get(family, "o"),
             markerfacecolor=face or style.colour(family),
             markersize=5,
@@ -108,13 +129,18 @@ def unexplained_variance(tables: Tables) -> Figure:
 def unexplained_variance_caption(tables: Tables) -> str:
     """Say how many fits were evaluated on how much text."""
     fits = per_fit(tables["dictionary_metrics"])
-    of_data = {data: int((fits["data"] == data).sum()) for data in DATA_LABEL}
+    nulls = [f"{(fits['data'] == data).sum()} to {text}" for data, text in NULLS.items() if data in set(fits["data"])]
+    n_real = int((fits["data"] == "real").sum())
     return (
-        f"Fraction of variance left unexplained (definition A, pooled over rows) by {of_data['real']} fits to real "
-        f"activations (filled, solid) and {of_data['gaussian']} to Gaussian data with the same mean and covariance "
-        f"(hollow, dashed), against the mean number of active latents per token. Evaluated on held-out text: "
+        f"Fraction of variance left unexplained (definition A, pooled over rows) by {n_real} fits to real "
+        f"activations (filled, solid){''.join(f', {null}' for null in nulls)}, against the mean number of active "
+        f"latents per token. Evaluated on held-out text: "
         f"{_extent(fits)}. Bars are 95% intervals over documents; K is the number of clusters. "
-        "What lies between a real curve and its Gaussian counterpart is structure beyond the covariance."
+        + (
+            "What lies between a real curve and its Gaussian counterpart is structure beyond the covariance."
+            if nulls
+            else ""
+        )
     )
 
 
@@ -198,11 +224,11 @@ def training_curves_caption(tables: Tables) -> str:
     keys = [key for key in ("capture", "hook", "data", "fit") if key in table]
     ends = table.groupby(keys)["vectors"].max()
     trained = plural(len(ends), "sparse autoencoder")
-    both = "data" in table and (table["data"] == "gaussian").any()
+    nulls = [text for data, text in LINES.items() if "data" in table and (table["data"] == data).any()]
     return (
         f"Training of {trained} on {counted(ends.unique())} vectors each: loss, fraction of variance unexplained "
         "(definition A), active latents per vector, and fraction of latents that are dead."
-        + (" Solid: real activations; dashed: Gaussian data with their mean and covariance." if both else "")
+        + (f" Solid: real activations; {'; '.join(nulls)}." if nulls else "")
     )
 
 

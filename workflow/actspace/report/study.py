@@ -17,6 +17,7 @@ TITLES = {
     "activations": "Activations by hook point: norms, distances, rank",
     "dictionary_metrics": "Metrics of every dictionary",
     "training_curves": "Training curves",
+    "rate_distortion": "Least unexplained variance of Gaussian data by bits per vector",
     "toy_truth": "Toy of truth",
     "probe_summary": "Probe scores over splits",
     "probe_scores": "Probe scores of every split",

@@ -28,7 +28,10 @@ BLUE, VERMILLION, PURPLE, GREY = "#0072B2", "#D55E00", "#CC79A7", "#6E6E6E"
 
 COLOURS = {
     # dictionary families
-    **{"kmeans": VERMILLION, "pca": GREY, "topk": BLUE, "l1": GREEN},
+    **dict.fromkeys(("kmeans", "kmeans_unit", "kmeans_nearest", "kmeans_spherical"), VERMILLION),
+    **dict.fromkeys(("pca_kmeans", "pca_kmeans_unit", "pca_kmeans_nearest", "pca_kmeans_spherical"), BLACK),
+    **{"random_points": SKY, "token_identity": PURPLE, "random_directions": GREEN},
+    **{"pca": GREY, "topk": BLUE, "l1": GREEN},
     **{"batch_topk": SKY, "jumprelu": PURPLE, "matryoshka": ORANGE},
     # probes, and the directions of the toy
     **{"logistic_regression": BLUE, "mass_mean": VERMILLION, "mass_mean_covariance": GREEN, "shuffled_labels": GREY},
@@ -50,6 +53,9 @@ COLOURS = {
     **{"cluster_difference": VERMILLION, "principal_component": PURPLE},
 }
 MARKERS = {"kmeans": "o", "pca": "s", "topk": "^", "l1": "D", "batch_topk": "v", "jumprelu": "P", "matryoshka": "X"}
+MARKERS |= {"random_points": ".", "token_identity": "*", "random_directions": "1"}
+MARKERS |= {"kmeans_unit": "<", "kmeans_nearest": ">", "kmeans_spherical": "*"}
+MARKERS |= {"pca_kmeans": "o", "pca_kmeans_unit": "<", "pca_kmeans_nearest": ">", "pca_kmeans_spherical": "*"}
 DASHES = {
     **{"real_mixture": "--", "covariance_mixture": "--", "isotropic": ":", "isotropic_random": ":"},
     **{"mass_mean": "--", "mass_mean_covariance": "-.", "shuffled_labels": ":", "shuffled_logistic_regression": ":"},
@@ -58,6 +64,11 @@ DASHES = {
 MINUS, SEVERAL, MINUS_SEVERAL = "--", "-.", (0, (5, 1, 1, 1, 1, 1))
 """Line styles of a direction turned round, of several latents at once, and of both; a probe's is as of several."""
 LABELS = {
+    **{"random_points": "random data points", "token_identity": "mean by token"},
+    **{"kmeans_unit": "k-means, unit centroids", "kmeans_nearest": "k-means, nearest projected"},
+    **{"kmeans_spherical": "spherical k-means", "pca_kmeans": "PCA, then k-means"},
+    **{"pca_kmeans_unit": "PCA, then unit centroids", "pca_kmeans_nearest": "PCA, then nearest projected"},
+    **{"pca_kmeans_spherical": "PCA, then spherical k-means"},
     **{"kmeans": "k-means", "pca": "PCA", "topk": "TopK SAE", "l1": "L1 SAE", "batch_topk": "BatchTopK SAE"},
     **{"jumprelu": "JumpReLU SAE", "matryoshka": "Matryoshka SAE"},
     **{"logistic_regression": "logistic regression", "mass_mean": "mass-mean", "shuffled_labels": "shuffled labels"},
