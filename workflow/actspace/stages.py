@@ -17,6 +17,7 @@ from actspace.config import (
     Capture,
     Dictionaries,
     Experiment,
+    Fit,
     Gguf,
     Package,
     PackageText,
@@ -24,10 +25,13 @@ from actspace.config import (
     Study,
     experiments,
 )
+from actspace.dictionaries import layout
 from actspace.perturbations import families
 from actspace.seeds import seed_for
 
 SPLITS = ("train", "test")
+SAE_FAMILIES = ("topk", "l1", "batch_topk", "jumprelu", "matryoshka")
+"""Families that are trained; their fits have a training curve."""
 CONTROLS = {
     "late_layer_control": ("sensitive_directions", "late_layer"),
     "random_weights_control": ("plateaus", "plateaus_random_weights"),
@@ -88,6 +92,16 @@ def fits(member: Dictionaries) -> dict[str, dict[str, Any]]:
                 for s in sae.seeds
             }
     return found
+
+
+def fit_files(fit: str) -> list[str]:
+    """List the artifacts of a fit, beside the tables about it: first the one that it is read from.
+
+    SAEs are folders in the format of SAELens, all others one file.
+    """
+    if fit.split("-")[0] in SAE_FAMILIES:
+        return [f"{fit}/{layout.WEIGHTS}", f"{fit}/{layout.CONFIG}"]
+    return [f"{fit}.safetensors"]
 
 
 def _digits(value: float) -> str:
@@ -331,14 +345,15 @@ def perturbation(study: Study, experiment: str, hook: str) -> dict[str, Any]:
     return at_site(study, member, experiment, hook) | member.model_dump(exclude=set(Experiment.model_fields) | unused)
 
 
-def fits_used(study: Study, experiment: str, hook: str) -> dict[str, str]:
+def fits_used(study: Study, experiment: str, hook: str) -> dict[str, list[str]]:
     """List the files that bases and directions of a sweep are made from, by the key that names each, below the study's folder."""
-    member, found = study.perturbations[experiment], {}
+    member = study.perturbations[experiment]
+    found: dict[str, list[str]] = {}
     for key, chosen in ((families.DICTIONARY, member.dictionary), (families.CLUSTERS, member.clusters)):
         if chosen is not None:
-            found[key] = f"dictionaries/{chosen.study}/{hook}/real/{chosen.fit}.safetensors"
+            found[key] = _place_of(chosen, hook)
     if member.probe is not None:
-        found[families.PROBE] = f"probes/{member.probe}/directions.safetensors"
+        found[families.PROBE] = [f"probes/{member.probe}/directions.safetensors"]
     return found
 
 
@@ -382,12 +397,16 @@ def regions(study: Study, regions: str, hook: str) -> dict[str, Any]:
     return at_site(study, member, regions, hook) | member.model_dump(exclude=own)
 
 
-def cells(study: Study, regions: str, hook: str) -> str | None:
-    """The fit whose cells are looked up at a site, below the study's folder; None where there is none."""
+def cells(study: Study, regions: str, hook: str) -> list[str]:
+    """List the files of the fit whose cells are looked up at a site, below the study's folder; none where there is none."""
     chosen = study.regions[regions].cells
     if chosen is None or hook not in study.dictionaries[chosen.study].hooks:
-        return None
-    return f"dictionaries/{chosen.study}/{hook}/real/{chosen.fit}.safetensors"
+        return []
+    return _place_of(chosen, hook)
+
+
+def _place_of(chosen: Fit, hook: str) -> list[str]:
+    return [f"dictionaries/{chosen.study}/{hook}/real/{file}" for file in fit_files(chosen.fit)]
 
 
 def spikes(study: Study, spikes: str) -> dict[str, Any]:

@@ -45,11 +45,15 @@ rule sae:
     input:
         **needs(activations=fit_data("train"), moments=fit_moments),
     output:
-        **made(fit=f"{FIT}.safetensors", curve=f"{FIT}.curve.parquet"),
+        **made(
+            fit=f"{FIT}/sae_weights.safetensors",
+            cfg=f"{FIT}/cfg.json",
+            curve=f"{FIT}.curve.parquet",
+        ),
     log:
         f"{FIT_LOG}.log",
     wildcard_constraints:
-        fit="(topk|l1)-[^/]+",
+        fit=f"({one_of(stages.SAE_FAMILIES)})-[^/]+",
     conda:
         "../../envs/actspace.yaml"
     threads: STUDY.compute.threads
@@ -66,7 +70,7 @@ rule sae:
 
 rule dictionary_metrics:
     input:
-        **needs(fit=f"{FIT}.safetensors", activations=fit_data("test"), moments=fit_moments),
+        **needs(fit=measured_fit, activations=fit_data("test"), moments=fit_moments),
     output:
         **made(table=f"{FIT}.metrics.parquet"),
     log:

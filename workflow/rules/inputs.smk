@@ -57,13 +57,23 @@ def fit_data(split):
     return paths
 
 
+def files_of_fit(path):
+    """The artifacts of the fit with this path (without suffix)."""
+    return [f"{Path(path).parent}/{file}" for file in stages.fit_files(Path(path).name)]
+
+
+def measured_fit(wildcards):
+    return files_of_fit(FIT.format(**{name: wildcards[name] for name in wildcards.keys()}))
+
+
 def fit_moments(wildcards):
     return moments_of(STUDY.dictionaries[wildcards.dictionaries].capture, wildcards.hook)
 
 
 def real_fits(wildcards):
     members = fit_members(wildcards.dictionaries)
-    return [f"{path}.safetensors" for data, hook, path in members if data == "real" and hook == wildcards.hook]
+    paths = [path for data, hook, path in members if data == "real" and hook == wildcards.hook]
+    return [file for path in paths for file in files_of_fit(path)]
 
 
 def splice_model(wildcards):
@@ -89,7 +99,7 @@ def all_metrics():
 def all_curves():
     """Training curves of every SAE."""
     paths = [path for name in STUDY.dictionaries for _, _, path in fit_members(name)]
-    return [f"{path}.curve.parquet" for path in paths if Path(path).name.startswith(("topk", "l1"))]
+    return [f"{path}.curve.parquet" for path in paths if Path(path).name.split("-")[0] in stages.SAE_FAMILIES]
 
 
 def fit_members(dictionaries):
@@ -163,7 +173,7 @@ def experiment_fit(source):
 
     def paths(wildcards):
         used = stages.fits_used(STUDY, wildcards.experiment, wildcards.hook)
-        return [f"results/{STUDY.study}/{used[source]}"] if source in used else []
+        return [f"results/{STUDY.study}/{file}" for file in used.get(source, [])]
 
     return paths
 
@@ -181,14 +191,13 @@ def all_experiments(table, section="perturbations"):
 
 def region_cells(wildcards):
     """The dictionary whose cells are looked up at the site, if there is one."""
-    fit = stages.cells(STUDY, wildcards.regions, wildcards.hook)
-    return [] if fit is None else [f"results/{STUDY.study}/{fit}"]
+    return [f"results/{STUDY.study}/{file}" for file in stages.cells(STUDY, wildcards.regions, wildcards.hook)]
 
 
 def spike_fits(wildcards):
     member = STUDY.spikes[wildcards.spikes]
     folder = f"results/{STUDY.study}/dictionaries/{member.dictionaries}/{member.hook}/real"
-    return [f"{folder}/{fit}.safetensors" for fit in member.fits]
+    return [file for fit in member.fits for file in files_of_fit(f"{folder}/{fit}")]
 
 
 def spike_rows(wildcards):
@@ -256,7 +265,7 @@ def study_artifacts():
             for null, capture, hook in sorted(nulls)
             for split in stages.SPLITS
         ),
-        *(f"{path}.safetensors" for _, path in fits),
+        *(file for _, path in fits for file in files_of_fit(path)),
         *all_metrics(),
         *all_curves(),
         *(

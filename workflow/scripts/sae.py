@@ -6,7 +6,7 @@ begin(snakemake)
 
 from actspace import provenance, tables
 from actspace.activations import moments, store
-from actspace.dictionaries import base
+from actspace.dictionaries import saelens
 from actspace.dictionaries.sae.train import train
 from actspace.jobs import Progress, device
 
@@ -19,7 +19,8 @@ def main(job):
     with Progress(cfg["fit"]["vectors"], "vectors") as progress:
         found, curve = train(rows.x, cfg["fit"], cfg["seed"], where, progress.add)
     made_by = provenance.of(job.wildcards.study, job.rule, job.params, job.input).adding(device=where)
-    provenance.write(job.output.fit, lambda path: base.save(found, path, {"made_by": made_by.as_json()}), made_by)
+    made_on = provenance.read_receipt(job.input.activations_receipt[0])["cfg"]
+    saelens.write_artifacts(found, job.output.fit, job.output.cfg, job.wildcards.hook, made_on, made_by)
     labels = {"data": job.wildcards.data, "hook": job.wildcards.hook, "fit": job.wildcards.fit}
     tables.write(job.output.curve, curve.assign(**labels), made_by)
 
