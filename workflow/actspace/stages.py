@@ -32,6 +32,8 @@ from actspace.seeds import seed_for
 SPLITS = ("train", "test")
 SAE_FAMILIES = ("topk", "l1", "batch_topk", "jumprelu", "matryoshka")
 """Families that are trained; their fits have a training curve."""
+GIVEN = "given"
+"""What stands for the family in the names of SAEs that were trained elsewhere."""
 CONTROLS = {
     "late_layer_control": ("sensitive_directions", "late_layer"),
     "random_weights_control": ("plateaus", "plateaus_random_weights"),
@@ -91,7 +93,12 @@ def fits(member: Dictionaries) -> dict[str, dict[str, Any]]:
                 for value in getattr(sae, axis)
                 for s in sae.seeds
             }
-    return found
+    return found | {f"{GIVEN}-{name}": given.model_dump() for name, given in member.given.items()}
+
+
+def fits_to(member: Dictionaries, data: str) -> list[str]:
+    """List the fits of a dictionary study to one kind of data; SAEs that were trained elsewhere were so on real data."""
+    return [fit for fit in fits(member) if data == "real" or not fit.startswith(f"{GIVEN}-")]
 
 
 def fit_files(fit: str) -> list[str]:
@@ -99,7 +106,7 @@ def fit_files(fit: str) -> list[str]:
 
     SAEs are folders in the format of SAELens, all others one file.
     """
-    if fit.split("-")[0] in SAE_FAMILIES:
+    if fit.split("-")[0] in (*SAE_FAMILIES, GIVEN):
         return [f"{fit}/{layout.WEIGHTS}", f"{fit}/{layout.CONFIG}"]
     return [f"{fit}.safetensors"]
 
@@ -112,6 +119,8 @@ def _digits(value: float) -> str:
 def fit_labels(fit: str) -> dict[str, Any]:
     """Read a fit's key: its family, how many latents are active by design (None where that is an outcome) and its seed."""
     family, *settings = fit.split("-")
+    if family == GIVEN:  # the rest is a name
+        return {"family": family, "fit": fit, "k": None, "seed": 0}
     values = {setting[0]: float(setting[1:]) for setting in settings}
     active = {"kmeans": 1.0, "pca": values.get("r"), "topk": values.get("k")}.get(family)
     return {"family": family, "fit": fit, "k": active, "seed": int(values.get("s", 0))}
@@ -294,6 +303,23 @@ def fit(study: Study, dictionaries: str, hook: str, data: str, fit: str) -> dict
         "first_position": _first_position(study, member, data),
         "seed": seed_for(study.seed, "fit", dictionaries, hook, fit),
     }
+
+
+def given(study: Study, dictionaries: str, hook: str, fit: str) -> dict[str, Any]:
+    """Where an SAE comes from that was trained elsewhere, and the hook point at which it is used."""
+    chosen = study.dictionaries[dictionaries].given[fit.removeprefix(f"{GIVEN}-")]
+    return {"given": chosen.model_dump() | {"folder": chosen.folder.replace("{hook}", hook)}, "hook": hook}
+
+
+def given_folders(study: Study) -> list[tuple[str, str, str]]:
+    """List the local folders of SAEs: place in the config, folder, and the hook point at which it is used."""
+    return [
+        (f"dictionaries.{name}.given.{sae}.folder", chosen.folder.replace("{hook}", hook), hook)
+        for name, member in study.dictionaries.items()
+        for sae, chosen in member.given.items()
+        for hook in member.hooks
+        if chosen.repo is None
+    ]
 
 
 def dictionary_metrics(study: Study, dictionaries: str, hook: str, data: str, fit: str) -> dict[str, Any]:

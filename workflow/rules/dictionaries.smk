@@ -68,6 +68,26 @@ rule sae:
         "../scripts/sae.py"
 
 
+rule given:
+    input:
+        **needs(model=dictionary_model),
+        files=given_files,
+    output:
+        **made(fit=f"{FIT}/sae_weights.safetensors", cfg=f"{FIT}/cfg.json"),
+    log:
+        f"{FIT_LOG}.log",
+    wildcard_constraints:
+        data="real",
+        fit=f"{stages.GIVEN}-[^/]+",
+    conda:
+        "../../envs/actspace.yaml"
+    params:
+        cfg=stage_cfg("given"),
+        code=code("given"),
+    script:
+        "../scripts/given.py"
+
+
 rule dictionary_metrics:
     input:
         **needs(fit=measured_fit, activations=fit_data("test"), moments=fit_moments),
@@ -88,7 +108,7 @@ rule dictionary_metrics:
 
 rule splice:
     input:
-        **model_inputs(splice_model),
+        **model_inputs(dictionary_model),
         **needs(fits=real_fits, tokens=splice_tokens, moments=fit_moments),
     output:
         **made(table=f"{R}/dictionaries/{{dictionaries}}/{{hook}}/splice.parquet"),

@@ -66,6 +66,12 @@ def measured_fit(wildcards):
     return files_of_fit(FIT.format(**{name: wildcards[name] for name in wildcards.keys()}))
 
 
+def given_files(wildcards):
+    """The files of an SAE that lies in a local folder."""
+    chosen = stages.given(STUDY, wildcards.dictionaries, wildcards.hook, wildcards.fit)["given"]
+    return [] if chosen["repo"] else [f"{chosen['folder']}/{name}" for name in (layout.CONFIG, layout.WEIGHTS)]
+
+
 def fit_moments(wildcards):
     return moments_of(STUDY.dictionaries[wildcards.dictionaries].capture, wildcards.hook)
 
@@ -76,7 +82,7 @@ def real_fits(wildcards):
     return [file for path in paths for file in files_of_fit(path)]
 
 
-def splice_model(wildcards):
+def dictionary_model(wildcards):
     return description_of(STUDY.dictionaries[wildcards.dictionaries].capture)
 
 
@@ -119,7 +125,7 @@ def fit_members(dictionaries):
         )
         for hook in member.hooks
         for data in ["real", *member.nulls]
-        for fit in stages.fits(member)
+        for fit in stages.fits_to(member, data)
     ]
 
 
@@ -247,7 +253,13 @@ def study_artifacts():
         for part in stages.parts(STUDY, c.tokens)
     ]
     fits = [(data, path) for name in STUDY.dictionaries for data, _, path in fit_members(name)]
-    nulls = {(null, d.capture, hook) for d in STUDY.dictionaries.values() for null in d.nulls for hook in d.hooks}
+    nulls = {
+        (null, d.capture, hook)
+        for d in STUDY.dictionaries.values()
+        for null in d.nulls
+        if stages.fits_to(d, null)
+        for hook in d.hooks
+    }
     return [
         f"{root}/model.json",
         *(f"{root}/checkpoints/{revision}.json" for revision in stages.revisions(STUDY)),

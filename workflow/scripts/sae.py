@@ -20,7 +20,8 @@ def main(job):
         found, curve = train(rows.x, cfg["fit"], cfg["seed"], where, progress.add)
     made_by = provenance.of(job.wildcards.study, job.rule, job.params, job.input).adding(device=where)
     made_on = provenance.read_receipt(job.input.activations_receipt[0])["cfg"]
-    saelens.write_artifacts(found, job.output.fit, job.output.cfg, job.wildcards.hook, made_on, made_by)
+    about = {"hook_name": job.wildcards.hook} | saelens.of_model(made_on)
+    saelens.write_artifacts(found, job.output.fit, job.output.cfg, about, made_by)
     labels = {"data": job.wildcards.data, "hook": job.wildcards.hook, "fit": job.wildcards.fit}
     tables.write(job.output.curve, curve.assign(**labels), made_by)
 

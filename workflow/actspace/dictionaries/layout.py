@@ -60,6 +60,18 @@ def check(folder: Path, d_model: int | None = None, hook: str | None = None) -> 
     return cfg
 
 
+def check_folders(folders: Iterable[tuple[str, str, str]], d_model: int | None) -> None:
+    """Check folders, given with their place in the config and the hook point at which they are to be used.
+
+    Raises a StudyError as `check`, with that place in front.
+    """
+    for where, folder, hook in folders:
+        try:
+            check(Path(folder), d_model, hook)
+        except StudyError as error:
+            raise StudyError(f"{where}: {error}") from error
+
+
 def check_names(where: str, names: Iterable[str]) -> None:
     """Raise a StudyError if a folder with files of these names lacks one that is needed."""
     names = list(names)

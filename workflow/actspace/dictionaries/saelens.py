@@ -84,31 +84,32 @@ def write_weights(sae: SAE, path: Path) -> None:
 
 
 def write_artifacts(
-    sae: SAE, weights: str, config: str, hook: str, made_on: Mapping[str, Any], made_by: provenance.MadeBy
+    sae: SAE, weights: str, config: str, metadata: Mapping[str, Any], made_by: provenance.MadeBy
 ) -> None:
     """Write both files of an SAE with their receipts, the weights last.
 
     Parameters
     ----------
     weights, config : paths of the two files
-    hook : str
-        Where the SAE reads, in the names of SAELens and TransformerLens.
-    made_on : mapping
-        Settings of the capture that it was trained on (of its receipt). For surrogate data they name no model.
+    metadata : mapping
+        In SAELens' words: `hook_name`, which is TransformerLens' name too, and what `of_model` returns.
+    made_by
+        Goes under `actspace` of the metadata, and into the receipts.
     """
-    ours = {OURS: {"made_by": json.loads(made_by.as_json())}}
-    metadata = {"hook_name": hook, **of_model(made_on.get("model", {})), **ours}
-    provenance.write(config, lambda path: write_config(sae, path, metadata), made_by)
+    content = {**metadata, OURS: {"made_by": json.loads(made_by.as_json())}}
+    provenance.write(config, lambda path: write_config(sae, path, content), made_by)
     provenance.write(weights, lambda path: write_weights(sae, path), made_by)
 
 
-def of_model(model: Mapping[str, Any]) -> dict[str, Any]:
-    """Say in SAELens' words which model activations come from; empty if they come from none.
+def of_model(made_on: Mapping[str, Any]) -> dict[str, Any]:
+    """Say in SAELens' words which model activations come from, given the settings of their capture.
 
-    A centred residual stream is what TransformerLens gives when it centres the writing weights.
+    Surrogate data come from none. A centred residual stream is what TransformerLens gives when it centres the writing
+    weights.
     """
-    if not model:
+    if "model" not in made_on:
         return {}
+    model = made_on["model"]
     source = model["source"]
     name = source["repo"] if source["kind"] == "hub" else Path(source.get("member") or source["path"]).stem
     centred = {"model_from_pretrained_kwargs": {"center_writing_weights": True}} if model["gauge"] == "centred" else {}

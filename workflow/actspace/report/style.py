@@ -29,7 +29,7 @@ BLUE, VERMILLION, PURPLE, GREY = "#0072B2", "#D55E00", "#CC79A7", "#6E6E6E"
 COLOURS = {
     # dictionary families
     **{"kmeans": VERMILLION, "pca": GREY, "topk": BLUE, "l1": GREEN},
-    **{"batch_topk": SKY, "jumprelu": PURPLE, "matryoshka": ORANGE},
+    **{"batch_topk": SKY, "jumprelu": PURPLE, "matryoshka": ORANGE, "given": BLACK},
     # probes, and the directions of the toy
     **{"logistic_regression": BLUE, "mass_mean": VERMILLION, "mass_mean_covariance": GREEN, "shuffled_labels": GREY},
     **{
@@ -49,7 +49,16 @@ COLOURS = {
     **{"decoder_active": SKY, "decoder_inactive": BLACK, "decoder_dead": GREY, "reconstruction_error": GREEN},
     **{"cluster_difference": VERMILLION, "principal_component": PURPLE},
 }
-MARKERS = {"kmeans": "o", "pca": "s", "topk": "^", "l1": "D", "batch_topk": "v", "jumprelu": "P", "matryoshka": "X"}
+MARKERS = {
+    "kmeans": "o",
+    "pca": "s",
+    "topk": "^",
+    "l1": "D",
+    "batch_topk": "v",
+    "jumprelu": "P",
+    "matryoshka": "X",
+    "given": "*",
+}
 DASHES = {
     **{"real_mixture": "--", "covariance_mixture": "--", "isotropic": ":", "isotropic_random": ":"},
     **{"mass_mean": "--", "mass_mean_covariance": "-.", "shuffled_labels": ":", "shuffled_logistic_regression": ":"},
@@ -59,7 +68,7 @@ MINUS, SEVERAL, MINUS_SEVERAL = "--", "-.", (0, (5, 1, 1, 1, 1, 1))
 """Line styles of a direction turned round, of several latents at once, and of both; a probe's is as of several."""
 LABELS = {
     **{"kmeans": "k-means", "pca": "PCA", "topk": "TopK SAE", "l1": "L1 SAE", "batch_topk": "BatchTopK SAE"},
-    **{"jumprelu": "JumpReLU SAE", "matryoshka": "Matryoshka SAE"},
+    **{"jumprelu": "JumpReLU SAE", "matryoshka": "Matryoshka SAE", "given": "given SAE"},
     **{"logistic_regression": "logistic regression", "mass_mean": "mass-mean", "shuffled_labels": "shuffled labels"},
     **{"mass_mean_covariance": "mass-mean with covariance", "shuffled_logistic_regression": "LR on shuffled data"},
     **{"theta": "truth θ", "sigma_inv_theta": "Σ⁻¹θ", "diag_inv_theta": "diag(Σ)⁻¹θ", "nuisance": "nuisance direction"},
