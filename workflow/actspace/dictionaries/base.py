@@ -266,12 +266,19 @@ def check_finite(x: Tensor, what: str, first_row: int = 0) -> None:
 def save(dictionary: Dictionary, path: Path, metadata: Mapping[str, Any]) -> None:
     """Write a dictionary: an SAE as a folder in the format of SAELens, any other as one safetensors file.
 
-    The file has the tensors by name, and family, settings and metadata in its header. Equal dictionaries give equal
-    bytes. A file is complete or absent: it is written beside its place and then renamed.
+    Equal dictionaries give equal bytes. A file is complete or absent: it is written beside its place and then renamed.
     """
     if isinstance(dictionary, SAE):
         saelens.save(dictionary, path, {saelens.OURS: {"metadata": dict(metadata)}})
-        return
+    else:
+        write_file(dictionary, path, metadata)
+
+
+def write_file(dictionary: Dictionary, path: Path, metadata: Mapping[str, Any]) -> None:
+    """Write a dictionary of any family as one safetensors file, as `save` does with those that are no SAEs.
+
+    The file has the tensors by name, and family, settings and metadata in its header.
+    """
     # One entry, because safetensors writes several in an order that changes from run to run.
     header = {"family": dictionary.family, "settings": dictionary.settings, "metadata": metadata}
     tensors = {name: tensor.cpu().contiguous() for name, tensor in dictionary.named_buffers()}
