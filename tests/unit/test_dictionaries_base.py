@@ -46,6 +46,9 @@ def dictionaries():
         base.PCA({"components": torch.linalg.qr(gaussian(D_MODEL, 3))[0].T.contiguous(), "mean": gaussian(D_MODEL)}),
         base.TopK(sae_tensors(), k=4),
         base.L1(sae_tensors()),
+        base.JumpReLU(sae_tensors() | {"threshold": gaussian(LATENTS, seed=5).abs()}),
+        base.BatchTopK(sae_tensors() | {"threshold": torch.full((LATENTS,), 0.3)}, k=3),
+        base.Matryoshka(sae_tensors() | {"threshold": torch.full((LATENTS,), 0.3)}, k=3, widths=[5, 20]),
     ]
 
 
@@ -114,26 +117,40 @@ def test_half_precision_activations_are_encoded_in_the_dictionarys_dtype(diction
 
 
 def test_a_dictionary_survives_saving(dictionary, tmp_path):
-    path, x = tmp_path / "fit.safetensors", gaussian(10, D_MODEL)
+    path, x = tmp_path / "fit", gaussian(10, D_MODEL)
     base.save(dictionary, path, {"study": "s"})
     loaded = base.load(path)
     assert type(loaded) is type(dictionary)
     assert (loaded.d_model, loaded.n_latents) == (dictionary.d_model, dictionary.n_latents)
     assert torch.equal(loaded(x), dictionary(x))
     assert base.read_metadata(path) == {"study": "s"}
-    assert [file.name for file in tmp_path.iterdir()] == ["fit.safetensors"]
+    assert loaded.settings == dictionary.settings
+    names = sorted(file.relative_to(tmp_path).as_posix() for file in tmp_path.rglob("*") if file.is_file())
+    assert names == (["fit/cfg.json", "fit/sae_weights.safetensors"] if isinstance(dictionary, base.SAE) else ["fit"])
 
 
-def test_equal_dictionaries_give_equal_files(tmp_path):
+@pytest.mark.parametrize("file", ["", "cfg.json", "sae_weights.safetensors"])
+def test_equal_dictionaries_give_equal_files(tmp_path, file):
+    made = base.TopK(sae_tensors(), k=4) if file else base.KMeans({"centroids": gaussian(LATENTS, D_MODEL)})
     for name in ("one", "two"):
-        base.save(base.TopK(sae_tensors(), k=4), tmp_path / name, {key: key for key in "abcdefgh"})
-    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+        base.save(made, tmp_path / name, {key: key for key in "abcdefgh"})
+    assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
+
+
+def test_a_fit_is_named_by_its_file_or_its_folder(tmp_path):
+    base.save(base.L1(sae_tensors()), tmp_path / "l1-n20-c1-s0", {})
+    base.save(base.KMeans({"centroids": gaussian(LATENTS, D_MODEL)}), tmp_path / "kmeans-k20-s0.safetensors", {})
+    files = [str(path) for path in tmp_path.rglob("*.*") if path.is_file()]
+    assert {name: fit.family for name, fit in base.load_fits(files).items()} == {
+        "l1-n20-c1-s0": "l1",
+        "kmeans-k20-s0": "kmeans",
+    }
 
 
 def test_using_a_fit_imports_no_fitting_code():
     code = (
         f"import sys; sys.path.insert(0, {str(PACKAGE)!r}); from actspace.dictionaries import base, metrics;"
-        "sys.exit(any(m.startswith(('sklearn', 'transformers', 'actspace.dictionaries.sae')) for m in sys.modules))"
+        "sys.exit(any(m.startswith(('sklearn', 'transformers', 'actspace.dictionaries.sae.')) for m in sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
@@ -163,10 +180,10 @@ def test_tensors_that_make_no_dictionary_are_refused(tensors, message):
 
 
 def test_a_damaged_header_is_reported_with_the_file(tmp_path):
-    dictionary = base.TopK(sae_tensors(), k=4)
-    dictionary.settings = {"k": 99}
+    dictionary = base.Matryoshka(sae_tensors() | {"threshold": torch.zeros(LATENTS)}, k=3, widths=[5, 20])
+    dictionary.settings = {"k": 3}
     base.save(dictionary, tmp_path / "fit", {})
-    with pytest.raises(StudyError, match=r"fit: damaged.*k is 99"):
+    with pytest.raises(StudyError, match=r"fit: damaged.*'widths'"):
         base.load(tmp_path / "fit")
 
 

@@ -16,6 +16,7 @@ from actspace.seeds import seed_for
 
 PRE, POST = "blocks.1.hook_resid_pre", "blocks.1.hook_resid_post"
 SAE = {"latents": [8, 16], "vectors": 100}
+SAE_FILES = ("sae_weights.safetensors", "cfg.json")
 AT_SITE = {"capture": "ends", "sites": [PRE], "read": POST, "prompts": 2}
 EXPERIMENT = {
     **AT_SITE,
@@ -386,7 +387,7 @@ def test_only_experiments_made_from_fits_have_them_in_their_cfg():
     assert made["dictionary"] == {"study": "both", "fit": "l1-n8-c0.5-s0"}
     assert stages.fits_used(study, "plateaus", PRE) == {}
     assert stages.fits_used(study, "latents", PRE) == {
-        "dictionary": f"dictionaries/both/{PRE}/real/l1-n8-c0.5-s0.safetensors"
+        "dictionary": [f"dictionaries/both/{PRE}/real/l1-n8-c0.5-s0/{file}" for file in SAE_FILES]
     }
 
 
@@ -396,9 +397,9 @@ def test_cells_are_those_of_the_fit_at_the_sites_that_it_has():
         ("regions/between/sites", [PRE, POST]),
         ("regions/between/cells", {"study": "both", "fit": "kmeans-k4-s0"}),
     )
-    assert stages.cells(study, "between", PRE) == f"dictionaries/both/{PRE}/real/kmeans-k4-s0.safetensors"
-    assert stages.cells(study, "between", POST) is None
-    assert stages.cells(changed(), "between", PRE) is None
+    assert stages.cells(study, "between", PRE) == [f"dictionaries/both/{PRE}/real/kmeans-k4-s0.safetensors"]
+    assert stages.cells(study, "between", POST) == []
+    assert stages.cells(changed(), "between", PRE) == []
 
 
 def test_variants_of_kmeans_are_fits_of_their_own_and_read_outs_name_the_fit_they_read():

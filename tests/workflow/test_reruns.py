@@ -60,6 +60,14 @@ EDITS: dict[str, tuple[Edit, set[str]]] = {
     "kmeans.tolerance": (lambda c: residual(c)["kmeans"].update(tolerance=0.01), {"kmeans"} | FIT_END),
     "kmeans.sizes, one more": (lambda c: residual(c)["kmeans"].update(sizes=[4, 8, 16]), {"kmeans"} | DICTIONARY_END),
     "topk.vectors": (lambda c: residual(c)["topk"].update(vectors=1000), {"sae"} | FIT_END),
+    "given, one more": (
+        lambda c: residual(c)["given"].update(again={"folder": "saes/{hook}"}),
+        {"given"} | DICTIONARY_END,
+    ),
+    "given, the folder written out": (
+        lambda c: residual(c)["given"]["gated"].update(folder="saes/blocks.0.hook_resid_post"),
+        LAST,
+    ),
     "splice_sequences": (lambda c: residual(c).update(splice_sequences=3), {"splice", "dictionary_tables"} | END),
     "probes.C": (lambda c: c["probes"]["truth"].update(C=0.1), PROBE_END),
     "toy.points": (lambda c: c["toy"].update(points=1000), {"toy"} | END),

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from tiny import TinyStudy
 
-from actspace import manifest
+from actspace import manifest, stages
 
 
 def test_a_finished_study_has_a_report_and_nothing_left_to_do(finished: TinyStudy):
@@ -68,7 +68,7 @@ def test_two_runs_give_identical_results(centred: TinyStudy, tmp_path):
     again = TinyStudy(tmp_path, centred.architecture, small=True)
     residual = "dictionaries/residual/blocks.0.hook_resid_post/real"
     names = [f"tables/{name}.csv" for name in ("probe_summary", "perturbation_comparisons", "toy_truth")]
-    names += [f"{residual}/{fit}.safetensors" for fit in ("kmeans-k4-s0", "topk-n48-k4-s0")]
+    names += [f"{residual}/{file}" for fit in ("kmeans-k4-s0", "topk-n48-k4-s0") for file in stages.fit_files(fit)]
     run = again.snakemake(*(f"results/tiny/{name}" for name in names))
     assert run.code == 0, run.text[-3000:]
     for name in names:

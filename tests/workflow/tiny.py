@@ -16,6 +16,7 @@ import numpy as np
 import yaml
 
 import checkpoints
+import saelens_folders
 
 ROOT = Path(__file__).parents[2]
 COPIED = ("Snakefile", "workflow", "profiles", "envs", "config")
@@ -48,6 +49,7 @@ class TinyStudy:
             copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy2
             copy(ROOT / name, folder / name)
         checkpoints.make(architecture, folder / "model", " ".join(WORDS))
+        saelens_folders.write(folder / "saes" / "blocks.0.hook_resid_post", **given_sae())
         (folder / "text.txt").write_text("\n".join(documents(160)))
         self.write(smaller(config(architecture)) if small else config(architecture))
 
@@ -77,6 +79,14 @@ class TinyStudy:
         run = self.snakemake("-n", *arguments)
         assert run.code == 0, run.text
         return Counter({name: count for name, count in run.rules.items() if name != "all"})
+
+
+def given_sae() -> dict[str, Any]:
+    """Make an SAE with random weights that has to be folded: gated, with the bias not taken from the input."""
+    weights = saelens_folders.tensors(checkpoints.D_MODEL, 48, names=("b_gate", "b_mag", "r_mag"))
+    del weights["b_enc"]
+    metadata = {"sae_lens_version": "6.54.12", "hook_name": "blocks.0.hook_resid_post"}
+    return {"weights": weights, "architecture": "gated", "apply_b_dec_to_input": False, "metadata": metadata}
 
 
 def documents(n: int) -> list[str]:
@@ -138,6 +148,7 @@ def config(architecture: str) -> dict[str, Any]:
                 "batch_topk": {**sae, "k": [4]},
                 "matryoshka": {**sae, "k": [4]},
                 "l1": {**sae, "coefficients": [1]},
+                "given": {"gated": {"folder": "saes/{hook}"}},
                 "splice_sequences": 4,
             }
         },
@@ -157,7 +168,7 @@ def config(architecture: str) -> dict[str, Any]:
             "activations": {
                 "dictionaries": "residual",
                 "hook": "blocks.0.hook_resid_post",
-                "fits": ["topk-n48-k4-s0", "kmeans-k4-s0"],
+                "fits": ["topk-n48-k4-s0", "kmeans-k4-s0", "given-gated"],
                 "pairs": 8,
                 "steps": 5,
             }
@@ -232,5 +243,6 @@ def smaller(settings: dict[str, Any]) -> dict[str, Any]:
         settings.pop(section, None)
     del settings["perturbations"]["latents"]
     dictionary["kmeans"]["sizes"] = [4]
+    settings["perturbations"]["latents"]["dictionary"]["fit"] = "given-gated"
     settings["tokens"]["contexts"]["shards"] = 1
     return settings

@@ -439,6 +439,23 @@ class L1(SaeTraining):
     )
 
 
+class Given(Strict):
+    """An SAE that was trained elsewhere, in the format of SAELens: `cfg.json` and `sae_weights.safetensors`."""
+
+    folder: str = Field(
+        description="Its folder, local or inside the repository (`.`: the repository itself); `{hook}` in it stands for the hook point."
+    )
+    repo: str | None = Field(None, description="Repository on the hub; null: the folder is a local one.")
+    revision: str | None = Field(None, description="Commit, tag or branch of the repository; pin a commit.")
+
+    @model_validator(mode="after")
+    def _pinned(self) -> Given:
+        if (self.repo is None) != (self.revision is None):
+            absent, other = ("revision", "repo") if self.revision is None else ("repo", "revision")
+            raise ValueError(f".{absent}: missing; `{other}` is given, and an SAE on the hub needs both")
+        return self
+
+
 class Dictionaries(Strict):
     """Dictionaries fitted to some hook points of one capture, all measured on its held-out documents."""
 
@@ -456,6 +473,10 @@ class Dictionaries(Strict):
         False, description="Null of k-means: the mean activation of each token as its centroid, by the row's token."
     )
     random_directions: RandomDirections | None = Field(None, description="Null of SAEs: random directions.")
+    given: dict[Name, Given] = Field(
+        default_factory=dict,
+        description="SAEs that were trained elsewhere, by name; `given-<name>` is the fit. They are measured on real data alone.",
+    )
     nulls: list[Literal["gaussian", "shuffled"]] = Field(
         ["gaussian"],
         description="Data without structure under every method: `gaussian` has the data's mean and covariance, "
@@ -468,6 +489,16 @@ class Dictionaries(Strict):
     splice_sequences: NonNegative = Field(
         0, description="Held-out sequences run with the reconstruction in place of the activation; 0 for none."
     )
+
+    @model_validator(mode="after")
+    def _a_folder_for_each_hook(self) -> Dictionaries:
+        for name, given in self.given.items():
+            if len(self.hooks) > 1 and "{hook}" not in given.folder:
+                raise ValueError(
+                    f".given.{name}.folder: one SAE for {len(self.hooks)} hook points; write `{{hook}}` where their folders differ, "
+                    "or make a dictionary study of one hook point for it"
+                )
+        return self
 
 
 class Probes(Strict):

@@ -17,6 +17,7 @@ from actspace.config import (
     Capture,
     Dictionaries,
     Experiment,
+    Fit,
     Gguf,
     KMeans,
     Package,
@@ -25,6 +26,7 @@ from actspace.config import (
     Study,
     experiments,
 )
+from actspace.dictionaries import layout
 from actspace.perturbations import families
 from actspace.seeds import seed_for
 
@@ -37,6 +39,8 @@ SAES = {
     "l1": ("coefficients", "l1_coefficient"),
 }
 """Families of sparse autoencoders: the key of their section that lists sparsities, and what training calls one of them."""
+GIVEN = "given"
+"""What stands for the family in the names of SAEs that were trained elsewhere."""
 CONTROLS = {
     "late_layer_control": ("sensitive_directions", "late_layer"),
     "random_weights_control": ("plateaus", "plateaus_random_weights"),
@@ -105,7 +109,7 @@ def fits(member: Dictionaries) -> dict[str, dict[str, Any]]:
                 for value in getattr(sae, axis)
                 for s in sae.seeds
             }
-    return found | _null_fits(member)
+    return found | _null_fits(member) | {f"{GIVEN}-{name}": given.model_dump() for name, given in member.given.items()}
 
 
 def _null_fits(member: Dictionaries) -> dict[str, dict[str, Any]]:
@@ -119,6 +123,21 @@ def _null_fits(member: Dictionaries) -> dict[str, dict[str, Any]]:
             settings = {"kind": "random_directions", "n_latents": n, "k": k}
             found[f"random_directions-n{n}-k{k}-s{s}"] = settings
     return found
+
+
+def fits_to(member: Dictionaries, data: str) -> list[str]:
+    """List the fits of a dictionary study to one kind of data; SAEs that were trained elsewhere were so on real data."""
+    return [fit for fit in fits(member) if data == "real" or not fit.startswith(f"{GIVEN}-")]
+
+
+def fit_files(fit: str) -> list[str]:
+    """List the artifacts of a fit, beside the tables about it: first the one that it is read from.
+
+    SAEs are folders in the format of SAELens, all others one file.
+    """
+    if fit.split("-")[0] in (*SAES, GIVEN):
+        return [f"{fit}/{layout.WEIGHTS}", f"{fit}/{layout.CONFIG}"]
+    return [f"{fit}.safetensors"]
 
 
 def spliced(member: Dictionaries) -> list[str]:
@@ -163,6 +182,8 @@ def _digits(value: float) -> str:
 def fit_labels(fit: str) -> dict[str, Any]:
     """Read a fit's key: its family, how many latents are active by design (None where that is an outcome) and its seed."""
     family, *settings = fit.split("-")
+    if family == GIVEN:  # the rest is a name
+        return {"family": family, "fit": fit, "k": None, "seed": 0}
     values = {setting[0]: float(setting[1:]) for setting in settings}
     by_family = {"pca": values.get("r"), "random_points": 1.0, "token_identity": 1.0}
     active = by_family.get(family, values.get("k"))
@@ -356,6 +377,23 @@ def fit(study: Study, dictionaries: str, hook: str, data: str, fit: str) -> dict
     }
 
 
+def given(study: Study, dictionaries: str, hook: str, fit: str) -> dict[str, Any]:
+    """Where an SAE comes from that was trained elsewhere, and the hook point at which it is used."""
+    chosen = study.dictionaries[dictionaries].given[fit.removeprefix(f"{GIVEN}-")]
+    return {"given": chosen.model_dump() | {"folder": chosen.folder.replace("{hook}", hook)}, "hook": hook}
+
+
+def given_folders(study: Study) -> list[tuple[str, str, str]]:
+    """List the local folders of SAEs: place in the config, folder, and the hook point at which it is used."""
+    return [
+        (f"dictionaries.{name}.given.{sae}.folder", chosen.folder.replace("{hook}", hook), hook)
+        for name, member in study.dictionaries.items()
+        for sae, chosen in member.given.items()
+        for hook in member.hooks
+        if chosen.repo is None
+    ]
+
+
 def dictionary_metrics(study: Study, dictionaries: str, hook: str, data: str, fit: str) -> dict[str, Any]:
     """Who the fit is, in the columns of its table, and the rows it is measured on."""
     member = study.dictionaries[dictionaries]
@@ -405,14 +443,15 @@ def perturbation(study: Study, experiment: str, hook: str) -> dict[str, Any]:
     return at_site(study, member, experiment, hook) | member.model_dump(exclude=set(Experiment.model_fields) | unused)
 
 
-def fits_used(study: Study, experiment: str, hook: str) -> dict[str, str]:
+def fits_used(study: Study, experiment: str, hook: str) -> dict[str, list[str]]:
     """List the files that bases and directions of a sweep are made from, by the key that names each, below the study's folder."""
-    member, found = study.perturbations[experiment], {}
+    member = study.perturbations[experiment]
+    found: dict[str, list[str]] = {}
     for key, chosen in ((families.DICTIONARY, member.dictionary), (families.CLUSTERS, member.clusters)):
         if chosen is not None:
-            found[key] = f"dictionaries/{chosen.study}/{hook}/real/{chosen.fit}.safetensors"
+            found[key] = _place_of(chosen, hook)
     if member.probe is not None:
-        found[families.PROBE] = f"probes/{member.probe}/directions.safetensors"
+        found[families.PROBE] = [f"probes/{member.probe}/directions.safetensors"]
     return found
 
 
@@ -456,12 +495,16 @@ def regions(study: Study, regions: str, hook: str) -> dict[str, Any]:
     return at_site(study, member, regions, hook) | member.model_dump(exclude=own)
 
 
-def cells(study: Study, regions: str, hook: str) -> str | None:
-    """The fit whose cells are looked up at a site, below the study's folder; None where there is none."""
+def cells(study: Study, regions: str, hook: str) -> list[str]:
+    """List the files of the fit whose cells are looked up at a site, below the study's folder; none where there is none."""
     chosen = study.regions[regions].cells
     if chosen is None or hook not in study.dictionaries[chosen.study].hooks:
-        return None
-    return f"dictionaries/{chosen.study}/{hook}/real/{chosen.fit}.safetensors"
+        return []
+    return _place_of(chosen, hook)
+
+
+def _place_of(chosen: Fit, hook: str) -> list[str]:
+    return [f"dictionaries/{chosen.study}/{hook}/real/{file}" for file in fit_files(chosen.fit)]
 
 
 def spikes(study: Study, spikes: str) -> dict[str, Any]:

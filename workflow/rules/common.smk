@@ -10,6 +10,7 @@ SEARCH_PATH = os.pathsep.join([str(WORKFLOW), *filter(None, [os.getenv("PYTHONPA
 os.environ |= {"PYTHONPATH": SEARCH_PATH, "TQDM_DISABLE": "1", "TOKENIZERS_PARALLELISM": "true"}
 
 from actspace import disk, fingerprint, hooks, manifest, stages
+from actspace.dictionaries import layout
 from actspace.errors import StudyError
 from actspace.reading import read_study
 
@@ -20,11 +21,9 @@ try:
         config,
         " + ".join(map(str, workflow.overwrite_configfiles)) or "config/config.yaml",
     )
-    hooks.check_known(
-        Path("results", STUDY.study, "model.json"),
-        STUDY.model.source.model_dump(),
-        stages.checks(STUDY),
-    )
+    KNOWN_MODEL = Path("results", STUDY.study, "model.json"), STUDY.model.source.model_dump()
+    hooks.check_known(*KNOWN_MODEL, stages.checks(STUDY))
+    layout.check_folders(stages.given_folders(STUDY), (hooks.known(*KNOWN_MODEL) or {}).get("d_model"))
 except StudyError as error:
     sys.exit(str(error))
 

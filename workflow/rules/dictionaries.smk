@@ -85,11 +85,15 @@ rule sae:
     input:
         **needs(activations=fit_data("train"), moments=fit_moments),
     output:
-        **made(fit=f"{FIT}.safetensors", curve=f"{FIT}.curve.parquet"),
+        **made(
+            fit=f"{FIT}/sae_weights.safetensors",
+            cfg=f"{FIT}/cfg.json",
+            curve=f"{FIT}.curve.parquet",
+        ),
     log:
         f"{FIT_LOG}.log",
     wildcard_constraints:
-        fit=f"({'|'.join(stages.SAES)})-[^/]+",
+        fit=f"({one_of(stages.SAES)})-[^/]+",
     conda:
         "../../envs/actspace.yaml"
     threads: STUDY.compute.threads
@@ -104,9 +108,29 @@ rule sae:
         "../scripts/sae.py"
 
 
+rule given:
+    input:
+        **needs(model=dictionary_model),
+        files=given_files,
+    output:
+        **made(fit=f"{FIT}/sae_weights.safetensors", cfg=f"{FIT}/cfg.json"),
+    log:
+        f"{FIT_LOG}.log",
+    wildcard_constraints:
+        data="real",
+        fit=f"{stages.GIVEN}-[^/]+",
+    conda:
+        "../../envs/actspace.yaml"
+    params:
+        cfg=stage_cfg("given"),
+        code=code("given"),
+    script:
+        "../scripts/given.py"
+
+
 rule dictionary_metrics:
     input:
-        **needs(fit=f"{FIT}.safetensors", activations=fit_data("test"), moments=fit_moments),
+        **needs(fit=measured_fit, activations=fit_data("test"), moments=fit_moments),
     output:
         **made(table=f"{FIT}.metrics.parquet"),
     log:
@@ -144,7 +168,7 @@ rule rate_distortion:
 
 rule splice:
     input:
-        **model_inputs(splice_model),
+        **model_inputs(dictionary_model),
         **needs(fits=real_fits, tokens=splice_tokens, moments=fit_moments),
     output:
         **made(table=f"{R}/dictionaries/{{dictionaries}}/{{hook}}/splice.parquet"),

@@ -57,6 +57,21 @@ def fit_data(split):
     return paths
 
 
+def files_of_fit(path):
+    """The artifacts of the fit with this path (without suffix)."""
+    return [f"{Path(path).parent}/{file}" for file in stages.fit_files(Path(path).name)]
+
+
+def measured_fit(wildcards):
+    return files_of_fit(FIT.format(**{name: wildcards[name] for name in wildcards.keys()}))
+
+
+def given_files(wildcards):
+    """The files of an SAE that lies in a local folder."""
+    chosen = stages.given(STUDY, wildcards.dictionaries, wildcards.hook, wildcards.fit)["given"]
+    return [] if chosen["repo"] else [f"{chosen['folder']}/{name}" for name in (layout.CONFIG, layout.WEIGHTS)]
+
+
 def fit_moments(wildcards):
     """Moments of the capture that a fit's data come from; a splice has no data, and runs the real fits."""
     data = wildcards.get("data", "real")
@@ -70,10 +85,11 @@ def centroids_of_fit(wildcards):
 
 def real_fits(wildcards):
     named = stages.spliced(STUDY.dictionaries[wildcards.dictionaries])
-    return [FIT.format(**wildcards, data="real", fit=fit) + ".safetensors" for fit in named]
+    paths = [FIT.format(**wildcards, data="real", fit=fit) for fit in named]
+    return [file for path in paths for file in files_of_fit(path)]
 
 
-def splice_model(wildcards):
+def dictionary_model(wildcards):
     return description_of(STUDY.dictionaries[wildcards.dictionaries].capture)
 
 
@@ -96,9 +112,7 @@ def all_metrics():
 def all_curves():
     """Training curves of every SAE."""
     paths = [path for name in STUDY.dictionaries for _, _, path in fit_members(name)]
-    return [
-        f"{path}.curve.parquet" for path in paths if Path(path).name.startswith(tuple(f"{x}-" for x in stages.SAES))
-    ]
+    return [f"{path}.curve.parquet" for path in paths if Path(path).name.split("-")[0] in stages.SAES]
 
 
 def fit_members(dictionaries):
@@ -118,7 +132,7 @@ def fit_members(dictionaries):
         )
         for hook in member.hooks
         for data in stages.kinds_of_data(member)
-        for fit in stages.fits(member)
+        for fit in stages.fits_to(member, data)
     ]
 
 
@@ -172,7 +186,7 @@ def experiment_fit(source):
 
     def paths(wildcards):
         used = stages.fits_used(STUDY, wildcards.experiment, wildcards.hook)
-        return [f"results/{STUDY.study}/{used[source]}"] if source in used else []
+        return [f"results/{STUDY.study}/{file}" for file in used.get(source, [])]
 
     return paths
 
@@ -190,14 +204,13 @@ def all_experiments(table, section="perturbations"):
 
 def region_cells(wildcards):
     """The dictionary whose cells are looked up at the site, if there is one."""
-    fit = stages.cells(STUDY, wildcards.regions, wildcards.hook)
-    return [] if fit is None else [f"results/{STUDY.study}/{fit}"]
+    return [f"results/{STUDY.study}/{file}" for file in stages.cells(STUDY, wildcards.regions, wildcards.hook)]
 
 
 def spike_fits(wildcards):
     member = STUDY.spikes[wildcards.spikes]
     folder = f"results/{STUDY.study}/dictionaries/{member.dictionaries}/{member.hook}/real"
-    return [f"{folder}/{fit}.safetensors" for fit in member.fits]
+    return [file for fit in member.fits for file in files_of_fit(f"{folder}/{fit}")]
 
 
 def spike_rows(wildcards):
@@ -247,7 +260,13 @@ def study_artifacts():
         for part in stages.parts(STUDY, c.tokens)
     ]
     fits = [(data, path) for name in STUDY.dictionaries for data, _, path in fit_members(name)]
-    nulls = {(null, d.capture, hook) for d in STUDY.dictionaries.values() for null in d.nulls for hook in d.hooks}
+    nulls = {
+        (null, d.capture, hook)
+        for d in STUDY.dictionaries.values()
+        for null in d.nulls
+        if stages.fits_to(d, null)
+        for hook in d.hooks
+    }
     return [
         f"{root}/model.json",
         *(f"{root}/checkpoints/{revision}.json" for revision in stages.revisions(STUDY)),
@@ -265,7 +284,7 @@ def study_artifacts():
             for null, capture, hook in sorted(nulls)
             for split in stages.SPLITS
         ),
-        *(f"{path}.safetensors" for _, path in fits),
+        *(file for _, path in fits for file in files_of_fit(path)),
         *all_metrics(),
         *all_curves(),
         *(

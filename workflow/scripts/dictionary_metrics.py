@@ -13,7 +13,7 @@ from actspace.dictionaries import base, metrics
 
 def main(job):
     cfg = job.params.cfg
-    dictionary = base.load(job.input.fit)
+    dictionary = base.load(job.input.fit[0])
     limit = moments.limit_for(job.wildcards.data, job.input.moments)
     rows = store.read(job.input.activations, first_position=cfg["first_position"], max_norm=limit)
     rng, tokens = np.random.default_rng(cfg["seed"]), rows.column("token_id")

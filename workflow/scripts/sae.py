@@ -8,7 +8,7 @@ begin(snakemake)
 
 from actspace import provenance, tables
 from actspace.activations import moments, store
-from actspace.dictionaries import base
+from actspace.dictionaries import saelens
 from actspace.dictionaries.sae.checkpoint import Checkpoint
 from actspace.dictionaries.sae.train import train
 from actspace.jobs import Progress, device
@@ -23,7 +23,9 @@ def main(job):
     checkpoint = Checkpoint(Path(f"{job.output.fit}.checkpoint"), made_by.as_json())
     with Progress(cfg["fit"]["vectors"], "vectors") as progress:
         found, curve = train(rows, cfg["fit"], cfg["seed"], where, progress.add, checkpoint)
-    provenance.write(job.output.fit, lambda path: base.save(found, path, {"made_by": made_by.as_json()}), made_by)
+    made_on = provenance.read_receipt(job.input.activations_receipt[0])["cfg"]
+    about = {"hook_name": job.wildcards.hook} | saelens.of_model(made_on)
+    saelens.write_artifacts(found, job.output.fit, job.output.cfg, about, made_by)
     labels = {"data": job.wildcards.data, "hook": job.wildcards.hook, "fit": job.wildcards.fit}
     tables.write(job.output.curve, curve.assign(**labels), made_by)
     checkpoint.remove()

@@ -4,8 +4,6 @@ from actspace.jobs import begin
 
 begin(snakemake)
 
-from pathlib import Path
-
 from actspace import provenance, tables
 from actspace.activations import moments, store
 from actspace.dictionaries import base
@@ -20,7 +18,7 @@ def main(job):
         spikes.real_pairs(rows.x, rows.column("document_id"), cfg["pairs"], cfg["seed"]),
         spikes.random_pairs(fit_gaussian(known.mean, known.covariance), cfg["pairs"], cfg["seed"]),
     ]
-    fits = {Path(path).stem: base.load(path) for path in job.input.fits}
+    fits = base.load_fits(job.input.fits)
     total_variance = float(known.covariance.trace())
     table = spikes.run(fits, pairs, cfg["steps"], known.mean, total_variance, cfg["labels"])
     tables.write(job.output.table, table, provenance.of(job.wildcards.study, job.rule, job.params, job.input))

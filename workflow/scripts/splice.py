@@ -4,8 +4,6 @@ from actspace.jobs import begin
 
 begin(snakemake)
 
-from pathlib import Path
-
 from actspace import models, provenance, tables, tokens
 from actspace.activations import moments
 from actspace.dictionaries import base, splice
@@ -19,7 +17,7 @@ def main(job):
     model = models.load(folder, settings, device(job.resources.device))
     sequences = tables.concat_arrow(job.input.tokens)
     sequences = sequences.take(tokens.spread(sequences, cfg["sequences"]))
-    fits = {Path(path).stem: base.load(path, model.device) for path in job.input.fits}
+    fits = base.load_fits(job.input.fits, model.device)
     mean = moments.load(job.input.moments).mean
     table, passes = splice.evaluate(
         model, sequences, fits, mean, cfg["hook"], settings["gauge"], cfg["first_position"], cfg["seed"]

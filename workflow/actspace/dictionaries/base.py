@@ -1,12 +1,14 @@
-"""What every dictionary is: activations to sparse codes and back, and one file format for all families.
+"""What every dictionary is: activations to sparse codes and back, and how it is saved.
 
-Reading and using a fit needs this module alone; nothing here fits anything.
+SAEs are saved as folders in the format of SAELens, all other families as one safetensors file. Reading and using a fit
+needs this module alone; nothing here fits anything.
 Source: methods reference, 1.2 (K1 to K4) and 1.3; names and pre-activation as in SAELens (`apply_b_dec_to_input`)."""
 
 from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -16,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from actspace.dictionaries import layout, saelens
 from actspace.errors import StudyError
 
 HEADER = "actspace"
@@ -387,11 +390,21 @@ def check_finite(x: Tensor, what: str, first_row: int = 0) -> None:
         )
 
 
-def save(dictionary: Dictionary, path: Path, metadata: dict[str, str]) -> None:
-    """Write a dictionary as safetensors: tensors by name; family, settings and metadata in the header.
+def save(dictionary: Dictionary, path: Path, metadata: Mapping[str, Any]) -> None:
+    """Write a dictionary: an SAE as a folder in the format of SAELens, any other as one safetensors file.
 
-    Equal dictionaries give equal bytes. The file is complete or absent: it is written beside its place and then
-    renamed.
+    Equal dictionaries give equal bytes. A file is complete or absent: it is written beside its place and then renamed.
+    """
+    if isinstance(dictionary, SAE):
+        saelens.save(dictionary, path, {saelens.OURS: {"metadata": dict(metadata)}})
+    else:
+        write_file(dictionary, path, metadata)
+
+
+def write_file(dictionary: Dictionary, path: Path, metadata: Mapping[str, Any]) -> None:
+    """Write a dictionary of any family as one safetensors file, as `save` does with those that are no SAEs.
+
+    The file has the tensors by name, and family, settings and metadata in its header.
     """
     # One entry, because safetensors writes several in an order that changes from run to run.
     header = {"family": dictionary.family, "settings": dictionary.settings, "metadata": metadata}
@@ -402,34 +415,72 @@ def save(dictionary: Dictionary, path: Path, metadata: dict[str, str]) -> None:
 
 
 def load(path: Path, device: str | torch.device = "cpu") -> Dictionary:
-    """Read a dictionary that `save` wrote.
+    """Read a dictionary that `save` wrote, or an SAE that SAELens saved.
+
+    Parameters
+    ----------
+    path : Path
+        A file; for an SAE its folder, or the weights in it.
+    device : where its tensors are put
 
     Raises
     ------
     StudyError
-        If the file is absent, is no safetensors file, or does not hold a dictionary of a known family.
+        If nothing is there, it is no safetensors file, does not hold a dictionary of a known family, or is an SAE that
+        is not read (see `layout.check`).
     """
-    header, tensors = read(Path(path), str(device))
-    kind = FAMILIES.get(header.get("family", ""))
+    family, settings, tensors = read(Path(path), device)
+    kind = FAMILIES.get(family)
     if kind is None:
         raise StudyError(
             f"{path}: holds no dictionary of a known family ({', '.join(FAMILIES)}); was it made by actspace?"
         )
     try:
-        return kind(tensors, **header["settings"])
+        return kind(tensors, **settings)
     except (StudyError, TypeError, KeyError) as error:
         raise StudyError(f"{path}: damaged or edited by hand ({error}); make it again") from error
 
 
-def read_metadata(path: Path) -> dict[str, str]:
+def load_fits(paths: Iterable[str], device: str | torch.device = "cpu") -> dict[str, Dictionary]:
+    """Read the dictionaries among the files of several fits, by the fits' names."""
+    return {name_of(path): load(Path(path), device) for path in paths if path.endswith(".safetensors")}
+
+
+def name_of(path: str | Path) -> str:
+    """Name a fit by the path of its artifact: an SAE by its folder, any other by its file."""
+    path = Path(path)
+    return path.parent.name if path.name == layout.WEIGHTS else path.stem
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
     """Return the metadata that was given to `save`; raises StudyError as `load` does."""
-    return read(Path(path), "cpu")[0].get("metadata", {})
+    folder = sae_folder(Path(path))
+    if folder is not None:
+        return layout.check(folder)["metadata"].get(saelens.OURS, {}).get("metadata", {})
+    return read_file(Path(path), "cpu")[0].get("metadata", {})
 
 
-def read(path: Path, device: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def read(path: Path, device: str | torch.device) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
+    """Return family (empty if unknown), settings and tensors of a dictionary."""
+    folder = sae_folder(path)
+    if folder is not None:
+        found = saelens.read(folder, device)
+        return found.family, found.settings, found.tensors
+    header, tensors = read_file(path, device)
+    return header.get("family", ""), header.get("settings", {}), tensors
+
+
+def sae_folder(path: Path) -> Path | None:
+    """Return the folder of an SAE, given by itself or by its weights; None for the file of another family."""
+    if path.name == layout.WEIGHTS:
+        return path.parent
+    return path if path.is_dir() else None
+
+
+def read_file(path: Path, device: str | torch.device) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return our header (empty if there is none) and all tensors of a safetensors file."""
     try:
-        with safe_open(path, framework="pt", device=device) as file:
+        with safe_open(path, framework="pt", device=str(device)) as file:
             header = json.loads((file.metadata() or {}).get(HEADER, "{}"))
             return header, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
     except (OSError, SafetensorError, json.JSONDecodeError) as error:

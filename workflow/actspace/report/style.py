@@ -32,7 +32,7 @@ COLOURS = {
     **dict.fromkeys(("pca_kmeans", "pca_kmeans_unit", "pca_kmeans_nearest", "pca_kmeans_spherical"), BLACK),
     **{"random_points": SKY, "token_identity": PURPLE, "random_directions": GREEN},
     **{"pca": GREY, "topk": BLUE, "l1": GREEN},
-    **{"batch_topk": SKY, "jumprelu": PURPLE, "matryoshka": ORANGE},
+    **{"batch_topk": SKY, "jumprelu": PURPLE, "matryoshka": ORANGE, "given": BLACK},
     # probes, and the directions of the toy
     **{"logistic_regression": BLUE, "mass_mean": VERMILLION, "mass_mean_covariance": GREEN, "shuffled_labels": GREY},
     **{
@@ -53,7 +53,7 @@ COLOURS = {
     **{"cluster_difference": VERMILLION, "principal_component": PURPLE},
 }
 MARKERS = {"kmeans": "o", "pca": "s", "topk": "^", "l1": "D", "batch_topk": "v", "jumprelu": "P", "matryoshka": "X"}
-MARKERS |= {"random_points": ".", "token_identity": "*", "random_directions": "1"}
+MARKERS |= {"given": "*", "random_points": ".", "token_identity": "*", "random_directions": "1"}
 MARKERS |= {"kmeans_unit": "<", "kmeans_nearest": ">", "kmeans_spherical": "*"}
 MARKERS |= {"pca_kmeans": "o", "pca_kmeans_unit": "<", "pca_kmeans_nearest": ">", "pca_kmeans_spherical": "*"}
 DASHES = {
@@ -70,7 +70,7 @@ LABELS = {
     **{"pca_kmeans_unit": "PCA, then unit centroids", "pca_kmeans_nearest": "PCA, then nearest projected"},
     **{"pca_kmeans_spherical": "PCA, then spherical k-means"},
     **{"kmeans": "k-means", "pca": "PCA", "topk": "TopK SAE", "l1": "L1 SAE", "batch_topk": "BatchTopK SAE"},
-    **{"jumprelu": "JumpReLU SAE", "matryoshka": "Matryoshka SAE"},
+    **{"jumprelu": "JumpReLU SAE", "matryoshka": "Matryoshka SAE", "given": "given SAE"},
     **{"logistic_regression": "logistic regression", "mass_mean": "mass-mean", "shuffled_labels": "shuffled labels"},
     **{"mass_mean_covariance": "mass-mean with covariance", "shuffled_logistic_regression": "LR on shuffled data"},
     **{"theta": "truth θ", "sigma_inv_theta": "Σ⁻¹θ", "diag_inv_theta": "diag(Σ)⁻¹θ", "nuisance": "nuisance direction"},
