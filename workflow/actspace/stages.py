@@ -32,7 +32,10 @@ CONTROLS = {
     "late_layer_control": ("sensitive_directions", "late_layer"),
     "random_weights_control": ("plateaus", "plateaus_random_weights"),
 }
-ONLY_DRAWN = ("toy_points", "toy_directions", "perturbation_curves", "triangles", "planes", "regions", "spikes")
+ONLY_DRAWN = (
+    *("toy_points", "toy_directions", "perturbation_curves", "triangles", "planes", "regions", "spikes"),
+    "dictionary_densities",
+)
 """Tables too long, or too plain, for anybody to open as CSV."""
 
 
@@ -106,7 +109,7 @@ def fit_labels(fit: str) -> dict[str, Any]:
 def tables(study: Study) -> list[str]:
     """List the tables that claims, figures and the page read."""
     found = ["activations"] if hooks_with_moments(study) else []
-    found += ["dictionary_metrics", "training_curves"] if study.dictionaries else []
+    found += ["dictionary_metrics", "dictionary_densities", "training_curves"] if study.dictionaries else []
     found += ["toy_truth", "toy_points", "toy_directions"] if study.toy else []
     found += ["probe_scores", "probe_summary", "probe_angles"] if study.probes else []
     names = ("curves", "thresholds", "statistics", "comparisons")
@@ -288,6 +291,7 @@ def dictionary_metrics(study: Study, dictionaries: str, hook: str, data: str, fi
     labels = {"capture": member.capture, "hook": hook, "data": data, **fit_labels(fit)}
     return {
         "labels": labels,
+        "gauge": study.model.gauge,
         "first_position": _first_position(study, member, data),
         "seed": seed_for(study.seed, "bootstrap", dictionaries, hook, data, fit),
     }

@@ -66,9 +66,14 @@ rule sae:
 
 rule dictionary_metrics:
     input:
-        **needs(fit=f"{FIT}.safetensors", activations=fit_data("test"), moments=fit_moments),
+        **needs(
+            fit=f"{FIT}.safetensors",
+            activations=fit_data("test"),
+            training=fit_data("train"),
+            moments=fit_moments,
+        ),
     output:
-        **made(table=f"{FIT}.metrics.parquet"),
+        **made(table=f"{FIT}.metrics.parquet", density=f"{FIT}.density.parquet"),
     log:
         f"{FIT_LOG}.metrics.log",
     group:
@@ -105,9 +110,10 @@ rule splice:
 
 rule dictionary_tables:
     input:
-        **needs(metrics=all_metrics(), curves=all_curves()),
+        **needs(metrics=all_metrics(), densities=all_densities(), curves=all_curves()),
     output:
         **made(
+            densities=f"{R}/tables/dictionary_densities.parquet",
             metrics=f"{R}/tables/dictionary_metrics.parquet",
             metrics_csv=f"{R}/tables/dictionary_metrics.csv",
             curves=f"{R}/tables/training_curves.parquet",

@@ -86,6 +86,11 @@ def all_metrics():
     return paths + [f"results/{STUDY.study}/dictionaries/{name}/{hook}/splice.parquet" for name, hook in spliced]
 
 
+def all_densities():
+    """How often the latents of every fit fire."""
+    return [f"{path}.density.parquet" for name in STUDY.dictionaries for _, _, path in fit_members(name)]
+
+
 def all_curves():
     """Training curves of every SAE."""
     paths = [path for name in STUDY.dictionaries for _, _, path in fit_members(name)]
@@ -258,6 +263,7 @@ def study_artifacts():
         ),
         *(f"{path}.safetensors" for _, path in fits),
         *all_metrics(),
+        *all_densities(),
         *all_curves(),
         *(
             f"{root}/probes/{name}/{file}"
