@@ -65,3 +65,10 @@ def test_without_error_no_precision_is_enough():
     x = gaussian(50, 3)
     perfect = PCA({"components": torch.eye(3), "mean": torch.zeros(3)})
     assert describe(perfect, x).values.tolist() == [np.inf] * 50
+
+
+def test_a_cluster_beside_latents_that_always_fire_costs_the_logarithm_of_the_number_of_clusters():
+    codes = Codes(torch.tensor([[0, 1], [0, 4], [0, 2]]), torch.tensor([[3.0, 1.0], [2.0, 1.0], [-1.0, 1.0]]))
+    bits = description.bits_of_set(codes, torch.tensor([1.0, 0.3, 0.3, 0.0, 0.4]).double(), 1000)
+    assert bits.tolist() == [2.0] * 3
+    assert description.coefficients(codes).tolist() == [[True, False]] * 3

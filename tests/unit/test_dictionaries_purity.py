@@ -7,7 +7,7 @@ import torch
 from actspace.dictionaries import purity
 from actspace.dictionaries.base import L1, KMeans
 
-X = torch.tensor([[3.0, 0.0], [1.0, 0.0], [2.0, 5.0], [0.0, 4.0], [0.0, 0.0]])
+X = torch.tensor([[3.0, 0.0], [1.5, 0.0], [2.0, 5.0], [0.0, 4.0], [0.0, 0.0]])
 
 
 def l1():
@@ -17,14 +17,14 @@ def l1():
 def test_the_rows_with_the_largest_values_come_first():
     rows, strength = purity.top_rows(l1(), X, 3)
     assert rows.tolist() == [[0, 2, 1], [2, 3, -1]]
-    assert strength[0].tolist() == [3.0, 2.0, 1.0]
+    assert strength[0].tolist() == [3.0, 2.0, 1.5]
     assert strength[1].isnan().tolist() == [False, False, True]
 
 
 def test_of_a_cluster_the_rows_nearest_to_its_centroid_come_first():
     rows, strength = purity.top_rows(KMeans({"centroids": torch.tensor([[2.5, 0.0], [2.0, 6.0]])}), X, 3)
     assert rows.tolist() == [[0, 1, 4], [2, 3, -1]]
-    assert strength[0].tolist() == pytest.approx([-0.5, -1.5, -2.5])
+    assert strength[0].tolist() == pytest.approx([-0.5, -1.0, -2.5])
 
 
 def test_chunks_change_nothing():

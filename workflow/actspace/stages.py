@@ -126,7 +126,10 @@ def figures(study: Study) -> dict[str, tuple[str, str]]:
     found = {"toy_truth": probes} if study.toy else {}
     found |= {"probe_layers": probes} if study.probes else {}
     found |= {"probe_angles": probes} if any(len(member.probes) > 1 for member in study.probes.values()) else {}
-    found |= dict.fromkeys(("unexplained_variance", "variance_definitions"), dictionaries) if study.dictionaries else {}
+    always = ("unexplained_variance", "description_length", "dictionary_size", "variance_definitions")
+    found |= dict.fromkeys(always, dictionaries) if study.dictionaries else {}
+    sparse = any(set(fits(member)) - set(_pca_fits(member)) for member in study.dictionaries.values())
+    found |= {"densities": dictionaries} if sparse else {}
     found |= {"loss_recovered": dictionaries} if any(d.splice_sequences for d in study.dictionaries.values()) else {}
     found |= {"training_curves": dictionaries} if any(d.topk or d.l1 for d in study.dictionaries.values()) else {}
     listed = {figure: (section, figure) for figure, section in found.items()}
@@ -146,6 +149,10 @@ def figures(study: Study) -> dict[str, tuple[str, str]]:
     listed |= {f"regions_{name}": (between, "regions") for name in study.regions}
     listed |= {f"spikes_{name}": (between, "spikes") for name in study.spikes}
     return listed | ({"toy_superposition": (between, "toy_superposition")} if study.toy_superposition else {})
+
+
+def _pca_fits(member: Dictionaries) -> list[str]:
+    return [fit for fit in fits(member) if fit_labels(fit)["family"] == "pca"]
 
 
 def _over_layers(member: Perturbation) -> bool:

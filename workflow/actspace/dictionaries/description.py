@@ -46,21 +46,23 @@ def describe(dictionary: Dictionary, x: Tensor, training_frequencies: Tensor, tr
     """
     x = x.to(next(dictionary.buffers()))
     codes = dictionary.encode(x)
-    one_of_all = codes.indices.shape[1] == 1 and bool((codes.values != 0).all()) and dictionary.n_latents > 1
-    if one_of_all:
-        which = torch.full((len(x),), np.log2(dictionary.n_latents), dtype=torch.float64)
-    else:
-        which = bits_of_set(codes, training_frequencies, training_rows)
-    if len(codes.values.unique()) == 1:  # an indicator, not a coefficient
+    which = bits_of_set(codes, training_frequencies, training_rows)
+    if not coefficients(codes).any():
         return Description(which, torch.zeros_like(which), np.inf)
     lengths = decoder_lengths(dictionary)
     step = step_for(dictionary, x, codes, lengths)
     return Description(which, bits_of_values(codes, lengths, step), step)
 
 
+def coefficients(codes: Codes) -> Tensor:
+    """Say which entries are active with a value that must be told, (row, active): that of a centroid is always 1."""
+    return (codes.values != 0) & (codes.values != 1)
+
+
 def bits_of_set(codes: Codes, frequencies: Tensor, n_rows: int) -> Tensor:
     """Return -log2 of the probability of each row's set of active latents, if latents fire independently; (row,).
 
+    Where just one latent fires in every row, beside those that always do, it is one of so many: log2 of their number.
     Averaged over rows that fire as often as in training this is the sum of binary entropies. Half a row is added to
     either count (Krichevsky and Trofimov), so that what never happened in training costs many bits and not infinitely
     many; a latent that fired in all rows, or in none, counts as certain until it does otherwise.
@@ -70,6 +72,9 @@ def bits_of_set(codes: Codes, frequencies: Tensor, n_rows: int) -> Tensor:
     fires = torch.where(frequencies == 1, 0.0, fires)
     silent = torch.where(frequencies == 0, 0.0, silent)
     active = (codes.values != 0).cpu()
+    choice = frequencies < 1
+    if bool(((active & choice[codes.indices.cpu()]).sum(1) == 1).all()):
+        return torch.full((len(active),), np.log2(float(choice.sum())), dtype=torch.float64)
     return silent.sum() + torch.where(active, (fires - silent)[codes.indices.cpu()], 0.0).sum(1)
 
 
@@ -98,16 +103,17 @@ def step_for(dictionary: Dictionary, x: Tensor, codes: Codes, lengths: Tensor) -
     every = -(-len(x) // ROWS)
     x, codes = x[::every].double(), Codes(codes.indices[::every], codes.values[::every])
     before = (x - dictionary.decode(codes).double()).square().sum()
-    active = (codes.values != 0).sum()
-    if before == 0 or active == 0:
+    told = coefficients(codes)
+    if before == 0 or not told.any():
         return 0.0
     # Evenly spread errors of step^2 / 12 per value: where the search begins.
-    guess = float((12 * RISE * before / active).sqrt())
+    guess = float((12 * RISE * before / told.sum()).sqrt())
     low, high = np.log2(guess) - 8, np.log2(guess) + 8
     for _ in range(HALVINGS):
         middle = (low + high) / 2
         values = rounded(codes, lengths, 2**middle) * 2**middle / lengths[codes.indices].clamp(min=1e-300)
-        after = (x - dictionary.decode(Codes(codes.indices, values.to(codes.values))).double()).square().sum()
+        values = torch.where(told, values.to(codes.values), codes.values)
+        after = (x - dictionary.decode(Codes(codes.indices, values)).double()).square().sum()
         low, high = (middle, high) if after < (1 + RISE) * before else (low, middle)
     return float(2**low)
 
@@ -118,7 +124,7 @@ def bits_of_values(codes: Codes, lengths: Tensor, step: float) -> Tensor:
     Latents of like size (root mean square within a quarter of an octave) share one table of frequencies: a latent
     that fires a few times cannot fill a table of its own, and would seem to cost nothing.
     """
-    active = codes.values != 0
+    active = coefficients(codes)
     if step == 0:
         return torch.full((len(active),), torch.inf, dtype=torch.float64)
     latents, values = codes.indices[active], codes.values[active].double()

@@ -19,14 +19,12 @@ RANDOM_DIRECTIONS = 512
 def strengths(dictionary: Dictionary, x: Tensor, codes: Codes) -> Tensor:
     """Return how strongly each active latent responds, of the shape of the codes.
 
-    That is its value; where all values are alike, as in k-means, minus the distance to the reconstruction. Inactive
-    entries have minus infinity.
+    That is its value; of a centroid, whose value is 1, minus the distance to the reconstruction. Inactive entries have
+    minus infinity.
     """
     values = codes.values.double()
-    if (values == 1).all():
-        distance = (x.to(codes.values) - dictionary.decode(codes)).double().norm(dim=1, keepdim=True)
-        return -distance.expand_as(values)
-    return torch.where(values != 0, values, -torch.inf)
+    distance = (x.to(codes.values) - dictionary.decode(codes)).double().norm(dim=1, keepdim=True)
+    return torch.where(values == 1, -distance, torch.where(values != 0, values, -torch.inf))
 
 
 def top_rows(dictionary: Dictionary, x: Tensor, n: int = TOP) -> tuple[Tensor, Tensor]:
