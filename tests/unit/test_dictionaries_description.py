@@ -33,7 +33,7 @@ def test_a_set_costs_the_binary_entropies_of_its_latents():
 def test_the_step_raises_the_error_by_one_percent():
     x = gaussian(3000, 12)
     dictionary = PCA({"components": torch.eye(12)[:5], "mean": torch.zeros(12)})
-    codes, lengths = dictionary.encode(x), description.decoder_lengths(dictionary)
+    codes, lengths = dictionary.encode(x), description.decoder_rows(dictionary).norm(dim=1)
     step = description.step_for(dictionary, x, codes, lengths)
     values = (codes.values / step).round() * step
     before, after = ((x - dictionary.decode(Codes(codes.indices, v))).square().sum() for v in (codes.values, values))

@@ -72,3 +72,13 @@ def test_the_share_of_dead_latents_stands_in_the_key(tables):
 def test_a_line_joins_sizes_of_one_sparsity(tables):
     fits = pd.DataFrame({"fit": ["l1-n8-c0.5-s0", "topk-n8-k4-s1", "kmeans-k8-s0"], "k": [np.nan, 4.0, 1.0]})
     assert figures_latents.setting(fits).tolist() == ["c0.5", "4.0", ""]
+
+
+def test_pairs_of_data_without_structure_are_hollow_and_chance_is_a_tick():
+    table = pd.DataFrame({"relation": ["seed", "seed"], "data": ["real", "gaussian"], "mean_best_cosine": [0.8, 0.4]})
+    table = table.assign(share_above_0_7=0.5, random_mean_best_cosine=0.1, random_share_above_0_7=0.0)
+    figure = figures_latents.matches({"dictionary_matches": table})
+    real, gaussian, chance = figure.axes[0].lines
+    assert (real.get_xdata().tolist(), gaussian.get_xdata().tolist()) == ([0.8], [0.4])
+    assert (gaussian.get_markerfacecolor(), chance.get_marker()) == ("white", "|")
+    assert [tick.get_text() for tick in figure.axes[0].get_yticklabels()] == ["another seed"]

@@ -99,6 +99,15 @@ def dictionary_densities() -> pd.DataFrame:
     return fits.merge(bins, how="cross")
 
 
+def dictionary_matches() -> pd.DataFrame:
+    pairs = [("topk-n64-k4-s0", "topk-n64-k4-s1", "seed"), ("topk-n64-k4-s0", "topk-n64-k8-s0", "sparsity")]
+    table = pd.DataFrame(pairs, columns=["fit", "other", "relation"])
+    cosines = {"mean_best_cosine": 0.6, "share_above_0_7": 0.3}
+    nulls = {f"random_{name}": value / 3 for name, value in cosines.items()}
+    table = table.assign(capture="early", hook=HOOK, mean_children=0.3, share_split=0.1, **cosines, **nulls)
+    return pd.concat([table.assign(data=data) for data in ("real", "gaussian")], ignore_index=True)
+
+
 def training_curves() -> pd.DataFrame:
     parts = []
     for fit, k in (("topk-n4608-l16", 16), ("topk-n4608-l32", 32), ("l1-n4608", 60)):
@@ -262,6 +271,7 @@ def study_tables(n_prompts: int = 6, n_draws: int = 2) -> dict[str, pd.DataFrame
     return {
         "dictionary_metrics": dictionary_metrics(),
         "dictionary_densities": dictionary_densities(),
+        "dictionary_matches": dictionary_matches(),
         "training_curves": training_curves(),
         "toy_truth": toy_truth(),
         "toy_points": toy_points(),

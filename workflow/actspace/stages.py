@@ -24,6 +24,7 @@ from actspace.config import (
     Study,
     experiments,
 )
+from actspace.dictionaries.pairs import pairs
 from actspace.perturbations import families
 from actspace.seeds import seed_for
 
@@ -110,6 +111,7 @@ def tables(study: Study) -> list[str]:
     """List the tables that claims, figures and the page read."""
     found = ["activations"] if hooks_with_moments(study) else []
     found += ["dictionary_metrics", "dictionary_densities", "training_curves"] if study.dictionaries else []
+    found += ["dictionary_matches"] if any(matched(member) for member in study.dictionaries.values()) else []
     found += ["toy_truth", "toy_points", "toy_directions"] if study.toy else []
     found += ["probe_scores", "probe_summary", "probe_angles"] if study.probes else []
     names = ("curves", "thresholds", "statistics", "comparisons")
@@ -130,6 +132,7 @@ def figures(study: Study) -> dict[str, tuple[str, str]]:
     found |= dict.fromkeys(always, dictionaries) if study.dictionaries else {}
     sparse = any(set(fits(member)) - set(_pca_fits(member)) for member in study.dictionaries.values())
     found |= {"densities": dictionaries} if sparse else {}
+    found |= {"dictionary_matches": dictionaries} if any(map(matched, study.dictionaries.values())) else {}
     found |= {"loss_recovered": dictionaries} if any(d.splice_sequences for d in study.dictionaries.values()) else {}
     found |= {"training_curves": dictionaries} if any(d.topk or d.l1 for d in study.dictionaries.values()) else {}
     listed = {figure: (section, figure) for figure, section in found.items()}
@@ -302,6 +305,17 @@ def dictionary_metrics(study: Study, dictionaries: str, hook: str, data: str, fi
         "first_position": _first_position(study, member, data),
         "seed": seed_for(study.seed, "bootstrap", dictionaries, hook, data, fit),
     }
+
+
+def matched(member: Dictionaries) -> bool:
+    """Say whether a dictionary study has two fits that differ in one respect."""
+    return bool(pairs(fits(member)))
+
+
+def matches(study: Study, dictionaries: str, hook: str, data: str) -> dict[str, Any]:
+    """Which fits these are; what is compared follows from their names."""
+    labels = {"capture": study.dictionaries[dictionaries].capture, "hook": hook, "data": data}
+    return {"labels": labels, "seed": seed_for(study.seed, "matches", dictionaries, hook, data)}
 
 
 def splice(study: Study, dictionaries: str, hook: str) -> dict[str, Any]:

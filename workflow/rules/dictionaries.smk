@@ -129,3 +129,41 @@ rule dictionary_tables:
         code=code("dictionary_tables"),
     script:
         "../scripts/dictionary_tables.py"
+
+
+rule matches:
+    input:
+        **needs(fits=fits_to_match),
+    output:
+        **made(table=f"{R}/dictionaries/{{dictionaries}}/{{hook}}/{{data}}/matches.parquet"),
+    log:
+        f"{R}/logs/dictionaries/{{dictionaries}}/{{hook}}/{{data}}/matches.log",
+    group:
+        "fits"
+    conda:
+        "../../envs/actspace.yaml"
+    params:
+        cfg=stage_cfg("matches"),
+        code=code("matches"),
+    script:
+        "../scripts/matches.py"
+
+
+rule match_table:
+    input:
+        **needs(parts=all_matches()),
+    output:
+        **made(
+            table=f"{R}/tables/dictionary_matches.parquet",
+            csv=f"{R}/tables/dictionary_matches.csv",
+        ),
+    log:
+        f"{R}/logs/match_table.log",
+    localrule: True
+    conda:
+        "../../envs/actspace.yaml"
+    params:
+        cfg=member_cfg("no_settings"),
+        code=code("latent_tables"),
+    script:
+        "../scripts/latent_tables.py"

@@ -66,6 +66,24 @@ def real_fits(wildcards):
     return [f"{path}.safetensors" for data, hook, path in members if data == "real" and hook == wildcards.hook]
 
 
+def fits_to_match(wildcards):
+    """All fits to one kind of data at one hook point."""
+    members = fit_members(wildcards.dictionaries)
+    here = (wildcards.data, wildcards.hook)
+    return [f"{path}.safetensors" for data, hook, path in members if (data, hook) == here]
+
+
+def all_matches():
+    """Tables of matches at every place where there are fits to match."""
+    return [
+        f"results/{STUDY.study}/dictionaries/{name}/{hook}/{data}/matches.parquet"
+        for name, member in STUDY.dictionaries.items()
+        if stages.matched(member)
+        for hook in member.hooks
+        for data in ["real", *member.nulls]
+    ]
+
+
 def splice_model(wildcards):
     return description_of(STUDY.dictionaries[wildcards.dictionaries].capture)
 
@@ -264,6 +282,7 @@ def study_artifacts():
         *(f"{path}.safetensors" for _, path in fits),
         *all_metrics(),
         *all_densities(),
+        *all_matches(),
         *all_curves(),
         *(
             f"{root}/probes/{name}/{file}"

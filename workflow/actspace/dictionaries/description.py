@@ -49,7 +49,7 @@ def describe(dictionary: Dictionary, x: Tensor, training_frequencies: Tensor, tr
     which = bits_of_set(codes, training_frequencies, training_rows)
     if not coefficients(codes).any():
         return Description(which, torch.zeros_like(which), np.inf)
-    lengths = decoder_lengths(dictionary)
+    lengths = decoder_rows(dictionary).norm(dim=1)
     step = step_for(dictionary, x, codes, lengths)
     return Description(which, bits_of_values(codes, lengths, step), step)
 
@@ -78,13 +78,13 @@ def bits_of_set(codes: Codes, frequencies: Tensor, n_rows: int) -> Tensor:
     return silent.sum() + torch.where(active, (fires - silent)[codes.indices.cpu()], 0.0).sum(1)
 
 
-def decoder_lengths(dictionary: Dictionary) -> Tensor:
-    """Return how far the value 1 of each latent moves the reconstruction; (latent,)."""
+def decoder_rows(dictionary: Dictionary) -> Tensor:
+    """Return what the value 1 of each latent adds to the reconstruction; float64 of shape (latent, d_model)."""
     buffer = next(dictionary.buffers())
     latents = torch.arange(dictionary.n_latents, device=buffer.device)[:, None]
     bias = nothing_active(dictionary)
     parts = [
-        (dictionary.decode(Codes(some, torch.ones_like(some, dtype=buffer.dtype))).double() - bias).norm(dim=1)
+        dictionary.decode(Codes(some, torch.ones_like(some, dtype=buffer.dtype))).double() - bias
         for some in latents.split(ROWS)
     ]
     return torch.cat(parts)

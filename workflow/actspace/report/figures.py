@@ -115,6 +115,14 @@ _SPECS = [
         has_rows=latents.has_densities,
     ),
     FigureSpec(
+        id="dictionary_matches",
+        draw=latents.matches,
+        tables=("dictionary_matches",),
+        section=dictionaries.SECTION,
+        title="Do fits find the same directions?",
+        caption=latents.matches_caption,
+    ),
+    FigureSpec(
         id="training_curves",
         draw=dictionaries.training_curves,
         tables=("training_curves",),

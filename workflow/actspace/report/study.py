@@ -16,6 +16,7 @@ PREVIEW_ROWS = 30
 TITLES = {
     "activations": "Activations by hook point: norms, distances, rank",
     "dictionary_metrics": "Metrics of every dictionary",
+    "dictionary_matches": "Latents matched between fits, and how they split",
     "training_curves": "Training curves",
     "toy_truth": "Toy of truth",
     "probe_summary": "Probe scores over splits",
