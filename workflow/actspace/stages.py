@@ -111,7 +111,8 @@ def tables(study: Study) -> list[str]:
     """List the tables that claims, figures and the page read."""
     found = ["activations"] if hooks_with_moments(study) else []
     found += ["dictionary_metrics", "dictionary_densities", "training_curves"] if study.dictionaries else []
-    found += ["dictionary_matches"] if any(matched(member) for member in study.dictionaries.values()) else []
+    found += ["dictionary_matches"] if any(map(matched, study.dictionaries.values())) else []
+    found += ["top_contexts"] if any(map(selective, study.dictionaries.values())) else []
     found += ["toy_truth", "toy_points", "toy_directions"] if study.toy else []
     found += ["probe_scores", "probe_summary", "probe_angles"] if study.probes else []
     names = ("curves", "thresholds", "statistics", "comparisons")
@@ -130,8 +131,7 @@ def figures(study: Study) -> dict[str, tuple[str, str]]:
     found |= {"probe_angles": probes} if any(len(member.probes) > 1 for member in study.probes.values()) else {}
     always = ("unexplained_variance", "description_length", "dictionary_size", "variance_definitions")
     found |= dict.fromkeys(always, dictionaries) if study.dictionaries else {}
-    sparse = any(set(fits(member)) - set(_pca_fits(member)) for member in study.dictionaries.values())
-    found |= {"densities": dictionaries} if sparse else {}
+    found |= {"densities": dictionaries} if any(map(selective, study.dictionaries.values())) else {}
     found |= {"dictionary_matches": dictionaries} if any(map(matched, study.dictionaries.values())) else {}
     found |= {"loss_recovered": dictionaries} if any(d.splice_sequences for d in study.dictionaries.values()) else {}
     found |= {"training_curves": dictionaries} if any(d.topk or d.l1 for d in study.dictionaries.values()) else {}
@@ -152,10 +152,6 @@ def figures(study: Study) -> dict[str, tuple[str, str]]:
     listed |= {f"regions_{name}": (between, "regions") for name in study.regions}
     listed |= {f"spikes_{name}": (between, "spikes") for name in study.spikes}
     return listed | ({"toy_superposition": (between, "toy_superposition")} if study.toy_superposition else {})
-
-
-def _pca_fits(member: Dictionaries) -> list[str]:
-    return [fit for fit in fits(member) if fit_labels(fit)["family"] == "pca"]
 
 
 def _over_layers(member: Perturbation) -> bool:
@@ -310,6 +306,24 @@ def dictionary_metrics(study: Study, dictionaries: str, hook: str, data: str, fi
 def matched(member: Dictionaries) -> bool:
     """Say whether a dictionary study has two fits that differ in one respect."""
     return bool(pairs(fits(member)))
+
+
+def selective(member: Dictionaries) -> bool:
+    """Say whether a dictionary study has a fit whose latents are not all active always, as those of PCA are."""
+    return any(fit_labels(fit)["family"] != "pca" for fit in fits(member))
+
+
+def top_contexts(study: Study, dictionaries: str, hook: str) -> dict[str, Any]:
+    """The tokenizer, and the rows among which contexts are looked for."""
+    member = study.dictionaries[dictionaries]
+    model = _model(study, study.captures[member.capture])
+    return {
+        "source": model["source"],
+        "trust_remote_code": model["trust_remote_code"],
+        "labels": {"capture": member.capture, "hook": hook},
+        "first_position": _first_position(study, member, "real"),
+        "seed": seed_for(study.seed, "top contexts", dictionaries, hook),
+    }
 
 
 def matches(study: Study, dictionaries: str, hook: str, data: str) -> dict[str, Any]:

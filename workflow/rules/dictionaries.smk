@@ -167,3 +167,45 @@ rule match_table:
         code=code("latent_tables"),
     script:
         "../scripts/latent_tables.py"
+
+
+rule top_contexts:
+    input:
+        **model_inputs(splice_model),
+        **needs(
+            fits=real_fits,
+            activations=real_test_rows,
+            tokens=splice_tokens,
+            moments=fit_moments,
+        ),
+    output:
+        **made(table=f"{R}/dictionaries/{{dictionaries}}/{{hook}}/contexts.parquet"),
+    log:
+        f"{R}/logs/dictionaries/{{dictionaries}}/{{hook}}/contexts.log",
+    conda:
+        "../../envs/actspace.yaml"
+    params:
+        cfg=stage_cfg("top_contexts"),
+        code=code("top_contexts"),
+    script:
+        "../scripts/top_contexts.py"
+
+
+rule context_table:
+    input:
+        **needs(parts=all_contexts()),
+    output:
+        **made(
+            table=f"{R}/tables/top_contexts.parquet",
+            csv=f"{R}/tables/top_contexts.csv",
+        ),
+    log:
+        f"{R}/logs/context_table.log",
+    localrule: True
+    conda:
+        "../../envs/actspace.yaml"
+    params:
+        cfg=member_cfg("no_settings"),
+        code=code("latent_tables"),
+    script:
+        "../scripts/latent_tables.py"

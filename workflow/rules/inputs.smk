@@ -84,6 +84,20 @@ def all_matches():
     ]
 
 
+def real_test_rows(wildcards):
+    return shards_of(STUDY.dictionaries[wildcards.dictionaries].capture, wildcards.hook, "test")
+
+
+def all_contexts():
+    """Tables of top activating contexts at every place where there are latents that can be silent."""
+    return [
+        f"results/{STUDY.study}/dictionaries/{name}/{hook}/contexts.parquet"
+        for name, member in STUDY.dictionaries.items()
+        if stages.selective(member)
+        for hook in member.hooks
+    ]
+
+
 def splice_model(wildcards):
     return description_of(STUDY.dictionaries[wildcards.dictionaries].capture)
 
@@ -283,6 +297,7 @@ def study_artifacts():
         *all_metrics(),
         *all_densities(),
         *all_matches(),
+        *all_contexts(),
         *all_curves(),
         *(
             f"{root}/probes/{name}/{file}"

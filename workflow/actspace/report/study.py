@@ -12,11 +12,12 @@ from actspace.manifest import Receipts, token_passes
 from actspace.report import page
 from actspace.report.figures import available_figures
 
-PREVIEW_ROWS = 30
+PREVIEW_ROWS, PREVIEW_CONTEXTS = 30, 120
 TITLES = {
     "activations": "Activations by hook point: norms, distances, rank",
     "dictionary_metrics": "Metrics of every dictionary",
     "dictionary_matches": "Latents matched between fits, and how they split",
+    "top_contexts": "Where latents and clusters are most active: a random sample of each fit",
     "training_curves": "Training curves",
     "toy_truth": "Toy of truth",
     "probe_summary": "Probe scores over splits",
@@ -61,12 +62,21 @@ def render(
             for name, spec in specs.items()
         ],
         tables=[
-            page.PageTable(title, f"tables/{name}.csv", tables[name].head(PREVIEW_ROWS))
+            page.PageTable(title, f"tables/{name}.csv", _preview(name, tables[name]))
             for name, title in TITLES.items()
             if name in tables
         ],
         provenance=_provenance(tables, receipts),
     )
+
+
+def _preview(name: str, table: pd.DataFrame) -> pd.DataFrame:
+    """Return what the page shows of a table: its first rows; of contexts the text, with the token marked."""
+    if name != "top_contexts":
+        return table.head(PREVIEW_ROWS)
+    table = table.head(PREVIEW_CONTEXTS)
+    shown = [page.marked(*texts) for texts in zip(table["before"], table["token"], table["after"], strict=True)]
+    return table[["hook", "fit", "latent", "rank", "activation"]].assign(context=shown)
 
 
 def _model(receipts: Receipts) -> str:
