@@ -14,6 +14,7 @@ from tiny import TinyStudy
 END = {"claims", "figures", "report", "manifest"}
 AFTER_MOMENTS = {"moments", "activation_table"}
 DICTIONARY_END = END | {"dictionary_metrics", "dictionary_tables", "splice"}
+DICTIONARY_END |= {"matches", "match_table", "top_contexts", "context_table"}
 PERTURBATION_END = END | {"perturbation", "perturbation_tables"}
 FIT_END = DICTIONARY_END | PERTURBATION_END
 ALL_CAPTURES = {f"activations_{name}" for name in ("contexts", "statements", "prompts", "untrained")}
