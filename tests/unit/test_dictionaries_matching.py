@@ -16,7 +16,7 @@ def test_fits_are_paired_that_differ_in_one_respect():
     assert relation("l1-n64-c0.5-s0", "l1-n64-c1-s0") == "sparsity"
     assert relation("kmeans-k64-s0", "topk-n128-k4-s0") == "family"
     assert relation("kmeans-k64-s0", "kmeans-k16-s0") == "size"
-    for other in ("topk-n128-k8-s0", "kmeans-k8-s0", "kmeans-k64-s1"):
+    for other in ("token_identity", "given-gpt2_small-v5", "topk-n128-k8-s0", "kmeans-k8-s0", "kmeans-k64-s1"):
         assert relation("topk-n64-k4-s0", other) is None
     assert relation("pca-r4", "pca-r16") is None
     assert len(pairs(["kmeans-k64-s0", "kmeans-k64-s1", "pca-r2"])) == 2

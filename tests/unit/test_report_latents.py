@@ -45,7 +45,7 @@ def test_families_and_nulls_that_have_no_style_are_drawn_and_in_the_key(tables, 
     assert "<svg" in spec.svg(tables)
     if name != "densities":
         key = {text.get_text() for text in spec.draw(tables).legends[0].get_texts()}
-        assert {"random points", "BatchTopK SAE", "shuffled dimensions", "untrained"} <= key
+        assert {"random points", "BatchTopK SAE", "shuffled dimensions", "untrained model"} <= key
 
 
 def test_the_bound_is_drawn_where_the_table_is_there(tables):
@@ -60,7 +60,7 @@ def test_captions_count_fits_to_data_and_to_nulls(tables):
     caption = figures_dictionaries.unexplained_variance_caption(tables)
     assert "by 6 fits to real activations" in caption
     assert "6 to Gaussian data" in caption
-    assert "6 to activations whose dimensions were shuffled" in caption
+    assert "6 to activations with each dimension shuffled" in caption
 
 
 def test_the_share_of_dead_latents_stands_in_the_key(tables):

@@ -62,7 +62,8 @@ def coefficients(codes: Codes) -> Tensor:
 def bits_of_set(codes: Codes, frequencies: Tensor, n_rows: int) -> Tensor:
     """Return -log2 of the probability of each row's set of active latents, if latents fire independently; (row,).
 
-    Where just one latent fires in every row, beside those that always do, it is one of so many: log2 of their number.
+    Where one latent at most fires in every row, beside those that always do, it is told as one of so many (or none), in
+    log2 of their number, if that is cheaper.
     Averaged over rows that fire as often as in training this is the sum of binary entropies. Half a row is added to
     either count (Krichevsky and Trofimov), so that what never happened in training costs many bits and not infinitely
     many; a latent that fired in all rows, or in none, counts as certain until it does otherwise.
@@ -71,11 +72,14 @@ def bits_of_set(codes: Codes, frequencies: Tensor, n_rows: int) -> Tensor:
     fires, silent = -smoothed.log2(), -(1 - smoothed).log2()
     fires = torch.where(frequencies == 1, 0.0, fires)
     silent = torch.where(frequencies == 0, 0.0, silent)
-    active = (codes.values != 0).cpu()
+    active, indices = (codes.values != 0).cpu(), codes.indices.cpu()
+    bits = silent.sum() + torch.where(active, (fires - silent)[indices], 0.0).sum(1)
     choice = frequencies < 1
-    if bool(((active & choice[codes.indices.cpu()]).sum(1) == 1).all()):
-        return torch.full((len(active),), np.log2(float(choice.sum())), dtype=torch.float64)
-    return silent.sum() + torch.where(active, (fires - silent)[codes.indices.cpu()], 0.0).sum(1)
+    chosen = (active & choice[indices]).sum(1)
+    one_of_many = float(choice.sum() + (chosen == 0).any())
+    if chosen.max() == 1 and np.log2(one_of_many) < bits.mean():
+        return torch.full_like(bits, np.log2(one_of_many))
+    return bits
 
 
 def decoder_rows(dictionary: Dictionary) -> Tensor:

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from actspace.dictionaries.base import PCA, Dictionary, KMeans
+from actspace.dictionaries.base import PCA, SAE, Dictionary
 from actspace.dictionaries.description import decoder_rows
+from actspace.dictionaries.metrics import nothing_active
 from actspace.dictionaries.pairs import pairs
 from actspace.seeds import rng_for
 
@@ -26,10 +27,12 @@ COSINES_AT_ONCE = 2**26
 def directions(dictionary: Dictionary) -> Tensor:
     """Return what each latent adds to the reconstruction, at unit length; float32 of shape (latent, d_model).
 
-    Of a centroid it is the deviation from the mean of the centroids. A row of zeros stays one.
+    Of a centroid that holds the mean activation (nothing else adds it) it is the deviation from the mean of the
+    centroids. A row of zeros stays one.
     """
     rows = decoder_rows(dictionary)
-    rows = rows - rows.mean(0) if isinstance(dictionary, KMeans) else rows
+    around_zero = isinstance(dictionary, SAE | PCA) or bool(nothing_active(dictionary).any())
+    rows = rows if around_zero else rows - rows.mean(0)
     return normalize(rows, dim=1).float()
 
 

@@ -22,6 +22,8 @@ def relation(fit: str, other: str) -> str | None:
     """Say in which one respect two fits differ; None if in several, or if the answer is known."""
     (family, size, rest), (other_family, other_size, other_rest) = parse(fit), parse(other)
     seeds = rest.pop("s", "0"), other_rest.pop("s", "0")
+    if not size or not other_size:
+        return None
     if family != other_family:
         similar = max(size, other_size) <= SIMILAR_SIZE * min(size, other_size)
         return "family" if similar and seeds[0] == seeds[1] else None
@@ -31,8 +33,8 @@ def relation(fit: str, other: str) -> str | None:
 
 
 def parse(fit: str) -> tuple[str, int, dict[str, str]]:
-    """Take a fit's name apart: family, number of latents, other settings by their letter."""
+    """Take a fit's name apart: family, number of latents (0 where the name holds none), other settings by their letter."""
     family, *parts = fit.split("-")
-    settings = {part[0]: part[1:] for part in parts}
-    size = next(letter for letter in "nkr" if letter in settings)
-    return family, int(settings.pop(size)), settings
+    settings = {part[0]: part[1:] for part in parts if part[:1].isalpha() and part[1:2].isdigit()}
+    size = next((letter for letter in "nkr" if settings.get(letter, "").isdigit()), None)
+    return family, int(settings.pop(size)) if size else 0, settings

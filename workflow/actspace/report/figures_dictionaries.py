@@ -22,8 +22,23 @@ DEFINITIONS = {
     "fvu_residual_variance": "V: variance of the residual",
     "fvu_uncentred": "Z: relative to zero",
 }
-DATA_STYLE = {"real": ("-", None), "gaussian": ("--", "white"), "shuffled": (":", "#D9D9D9")}
-DATA_LABEL = {"real": "real activations", "gaussian": "Gaussian surrogate", "shuffled": "shuffled dimensions"}
+DATA_STYLE = {
+    "real": ("-", None),
+    "gaussian": ("--", "white"),
+    "shuffled": (":", "#DDDDDD"),
+    "untrained": ("-.", "#AAAAAA"),
+}
+NULLS = {
+    "gaussian": "Gaussian data with the same mean and covariance (hollow, dashed)",
+    "shuffled": "activations with each dimension shuffled (pale, dotted)",
+    "untrained": "activations of the model with random weights (grey, dash-dotted)",
+}
+DATA_LABEL = {
+    "real": "real activations",
+    "gaussian": "Gaussian surrogate",
+    "shuffled": "shuffled dimensions",
+    "untrained": "untrained model",
+}
 
 
 def data_style(data: str) -> tuple[Any, str | None]:
@@ -129,12 +144,6 @@ def unexplained_variance(tables: Tables) -> Figure:
     return figure
 
 
-NULLS = {
-    "gaussian": "Gaussian data with the same mean and covariance (hollow, dashed)",
-    "shuffled": "activations whose dimensions were shuffled over rows (grey, dotted)",
-}
-
-
 def unexplained_variance_caption(tables: Tables) -> str:
     """Say how many fits were evaluated on how much text."""
     fits = per_fit(tables["dictionary_metrics"])
@@ -142,9 +151,13 @@ def unexplained_variance_caption(tables: Tables) -> str:
     of_nulls = [f"{n} to {NULLS.get(data, data_label(data))}" for data, n in null.value_counts(sort=False).items()]
     return (
         f"Fraction of variance left unexplained (definition A, pooled over rows) by {plural(n_real, 'fit')} to real "
-        f"activations{' and '.join(['', ', '.join(of_nulls)]) if of_nulls else ''}, against the mean number of active "
+        f"activations (filled, solid){''.join(f', {null}' for null in of_nulls)}, against the mean number of active "
         f"latents per token. Evaluated on held-out text: {extent(fits)}. Bars are 95% intervals over documents; K is the number of clusters. "
-        "What lies between a real curve and its Gaussian counterpart is structure beyond the covariance."
+        + (
+            "What lies between a real curve and its Gaussian counterpart is structure beyond the covariance."
+            if of_nulls
+            else ""
+        )
     )
 
 
