@@ -2,11 +2,12 @@
 
 import pyarrow as pa
 import torch
+from markupsafe import Markup
 
 from actspace.activations.store import Rows
 from actspace.dictionaries import contexts
 from actspace.dictionaries.base import L1, PCA
-from actspace.report import page
+from actspace.report import page, study
 
 WORDS = ["a", "bé", "<b>", "d\n", "e"]
 
@@ -47,3 +48,10 @@ def test_samples_of_fits_stand_side_by_side():
 def test_a_context_is_escaped_and_its_token_marked():
     cell = page.number(page.marked(" <b>x", "&\n", "</td>"))
     assert cell == " &lt;b&gt;x<mark>&amp;⏎</mark>&lt;/td&gt;"
+
+
+def test_the_page_marks_tokens_and_escapes_text():
+    found = table()
+    shown = study.preview("top_contexts", found[(found["latent"] == 0) & (found["rank"] == 0)]).to_numpy(dtype=object)
+    assert page.number(shown[0][-1]) == " a bé &lt;b&gt; d⏎<mark> e</mark>"
+    assert isinstance(page.number(shown[0][-1]), Markup)

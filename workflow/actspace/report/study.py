@@ -62,7 +62,7 @@ def render(
             for name, spec in specs.items()
         ],
         tables=[
-            page.PageTable(title, f"tables/{name}.csv", _preview(name, tables[name]))
+            page.PageTable(title, f"tables/{name}.csv", preview(name, tables[name]))
             for name, title in TITLES.items()
             if name in tables
         ],
@@ -70,13 +70,15 @@ def render(
     )
 
 
-def _preview(name: str, table: pd.DataFrame) -> pd.DataFrame:
+def preview(name: str, table: pd.DataFrame) -> pd.DataFrame:
     """Return what the page shows of a table: its first rows; of contexts the text, with the token marked."""
     if name != "top_contexts":
         return table.head(PREVIEW_ROWS)
     table = table.head(PREVIEW_CONTEXTS)
     shown = [page.marked(*texts) for texts in zip(table["before"], table["token"], table["after"], strict=True)]
-    return table[["hook", "fit", "latent", "rank", "activation"]].assign(context=shown)
+    # As objects: a column of strings would forget that these are escaped already.
+    context = pd.Series(shown, index=table.index, dtype=object)
+    return table[["hook", "fit", "latent", "rank", "activation"]].assign(context=context)
 
 
 def _model(receipts: Receipts) -> str:
