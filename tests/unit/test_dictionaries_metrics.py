@@ -1,6 +1,8 @@
 """Unexplained variance: golden vectors, the direct formulas, and the bootstrap."""
 
 import logging
+import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,7 +27,8 @@ class Fixed(PCA):
     """Reconstructs the golden rows as the golden vector does: a dictionary whose codes are looked up."""
 
     def encode_rows(self, x):
-        return super().encode_rows(torch.stack([XH[int((row == X).all(1).nonzero())] for row in x]))
+        known = (x[:, None] == X).all(2)
+        return super().encode_rows(torch.where(known.any(1)[:, None], XH[known.int().argmax(1)], x))
 
 
 def golden_dictionary():
@@ -59,6 +62,9 @@ def test_evaluate_gives_the_golden_vector():
     assert found["l2_ratio"] == pytest.approx(float((length / size).mean()), rel=1e-6)
     assert found["cosine"] == pytest.approx(float(torch.cosine_similarity(X, XH).mean()), rel=1e-6)
     assert found["relative_reconstruction_bias"] == pytest.approx(float(XH.square().sum() / (X * XH).sum()), rel=1e-6)
+    assert found["least_squares_growth"] == pytest.approx(float((X * XH).sum() / XH.square().sum()), rel=1e-6)
+    # The first, third and fourth reconstruction are no rows of X and come back unchanged; so does the second.
+    assert (found["reencoding_jaccard"], found["reencoding_change"]) == (1, 0)
 
 
 @pytest.mark.parametrize("offset", [0.0, 100.0])
@@ -171,3 +177,23 @@ def test_rows_that_cannot_be_measured_are_refused():
         evaluate(topk(), torch.ones(0, 8))
     with pytest.raises(ValueError, match="3 document ids for 300 rows"):
         evaluate(topk(), activations(), np.arange(3))
+
+
+SAELENS = Path(__file__).parents[2] / ".venv-peers/bin/python"
+CALCULATOR = """
+import sys, numpy as np, torch
+from sae_lens.evals import ExplainedVarianceCalculator
+arrays, calculator = np.load(sys.argv[1]), ExplainedVarianceCalculator()
+for xh, x in zip(np.array_split(arrays["xh"], 7), np.array_split(arrays["x"], 7)):
+    calculator.add_batch(torch.from_numpy(xh), torch.from_numpy(x))
+print(calculator.compute())
+"""
+
+
+@pytest.mark.skipif(not SAELENS.exists(), reason="needs SAELens in .venv-peers (tests/peers/saelens.txt)")
+def test_definition_a_agrees_with_the_calculator_of_saelens(tmp_path):
+    dictionary, x = topk(), activations(offset=3.0)
+    np.savez(tmp_path / "arrays.npz", x=x.numpy(), xh=dictionary(x).numpy())
+    command = [str(SAELENS), "-c", CALCULATOR, str(tmp_path / "arrays.npz")]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert evaluate(dictionary, x).value["fvu_pooled"] == pytest.approx(1 - float(printed.split()[-1]), abs=1e-4)

@@ -80,6 +80,7 @@ def dictionary_metrics() -> pd.DataFrame:
                 "fvu_uncentred": fvu * 0.3,
                 "l0": l0,
                 "fraction_alive": 0.93,
+                "bits_per_vector": l0 * np.log2(n),
             }
             if data == "real" and family in ("kmeans", "topk"):
                 values["ce_loss_recovered"] = 1 - fvu
@@ -88,6 +89,23 @@ def dictionary_metrics() -> pd.DataFrame:
                 rows.append(("early", HOOK, data, family, fit, n, k, seed, metric, value, value - wide, value + wide))
     keys = ["capture", "hook", "data", "family", "fit", "n_latents", "k", "seed", "metric", "value", "low", "high"]
     return pd.DataFrame(rows, columns=keys).assign(n_rows=40_960, n_documents=640)
+
+
+def dictionary_densities() -> pd.DataFrame:
+    """One histogram of firing frequencies for every fit: a tenth of the latents is dead."""
+    fits = dictionary_metrics().drop(columns=["metric", "value", "low", "high", "n_documents"]).drop_duplicates()
+    low = np.array([-np.inf, -4.0, -3.75, -3.0])
+    bins = pd.DataFrame({"log10_frequency_low": low, "log10_frequency_high": low + 0.25, "latents": [1, 3, 4, 2]})
+    return fits.merge(bins, how="cross")
+
+
+def dictionary_matches() -> pd.DataFrame:
+    pairs = [("topk-n64-k4-s0", "topk-n64-k4-s1", "seed"), ("topk-n64-k4-s0", "topk-n64-k8-s0", "sparsity")]
+    table = pd.DataFrame(pairs, columns=["fit", "other", "relation"])
+    cosines = {"mean_best_cosine": 0.6, "share_above_0_7": 0.3}
+    nulls = {f"random_{name}": value / 3 for name, value in cosines.items()}
+    table = table.assign(capture="early", hook=HOOK, mean_children=0.3, share_split=0.1, **cosines, **nulls)
+    return pd.concat([table.assign(data=data) for data in ("real", "gaussian")], ignore_index=True)
 
 
 def training_curves() -> pd.DataFrame:
@@ -252,6 +270,8 @@ def study_tables(n_prompts: int = 6, n_draws: int = 2) -> dict[str, pd.DataFrame
     curves = perturbation_curves(n_prompts, n_draws)
     return {
         "dictionary_metrics": dictionary_metrics(),
+        "dictionary_densities": dictionary_densities(),
+        "dictionary_matches": dictionary_matches(),
         "training_curves": training_curves(),
         "toy_truth": toy_truth(),
         "toy_points": toy_points(),

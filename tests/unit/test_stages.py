@@ -227,6 +227,7 @@ def test_a_key_is_in_the_cfg_of_the_stages_that_use_it_alone(edit, stages_that_r
 
 def test_the_gauge_is_in_the_cfg_of_all_that_run_the_model():
     expected = {"model", "selfcheck", "activations", "splice", "perturbation", "optima", "planes", "regions", "report"}
+    expected |= {"dictionary_metrics"}  # its random directions
     assert rerun_after(("model/gauge", "centred")) == expected
 
 

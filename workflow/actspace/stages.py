@@ -27,6 +27,7 @@ from actspace.config import (
     experiments,
 )
 from actspace.dictionaries import layout
+from actspace.dictionaries.pairs import pairs
 from actspace.perturbations import families
 from actspace.seeds import seed_for
 
@@ -54,7 +55,10 @@ CLUSTERS = {
 """Family of each variant of k-means; behind a PCA prefix it has `pca_` before it."""
 CLUSTERINGS = (*CLUSTERS.values(), *(f"pca_{family}" for family in CLUSTERS.values()))
 NO_SAES = ("pca", "random_points", "token_identity", "random_directions", *CLUSTERINGS)
-ONLY_DRAWN = ("toy_points", "toy_directions", "perturbation_curves", "triangles", "planes", "regions", "spikes")
+ONLY_DRAWN = (
+    *("toy_points", "toy_directions", "perturbation_curves", "triangles", "planes", "regions", "spikes"),
+    "dictionary_densities",
+)
 """Tables too long, or too plain, for anybody to open as CSV."""
 
 
@@ -194,7 +198,13 @@ def fit_labels(fit: str) -> dict[str, Any]:
 def tables(study: Study) -> list[str]:
     """List the tables that claims, figures and the page read."""
     found = ["activations"] if hooks_with_moments(study) else []
-    found += ["dictionary_metrics", "training_curves", "rate_distortion"] if study.dictionaries else []
+    found += (
+        ["dictionary_metrics", "dictionary_densities", "training_curves", "rate_distortion"]
+        if study.dictionaries
+        else []
+    )
+    found += ["dictionary_matches"] if any(map(matched, study.dictionaries.values())) else []
+    found += ["top_contexts"] if any(map(selective, study.dictionaries.values())) else []
     found += ["toy_truth", "toy_points", "toy_directions"] if study.toy else []
     found += ["probe_scores", "probe_summary", "probe_angles"] if study.probes else []
     names = ("curves", "thresholds", "statistics", "comparisons")
@@ -211,7 +221,10 @@ def figures(study: Study) -> dict[str, tuple[str, str]]:
     found = {"toy_truth": probes} if study.toy else {}
     found |= {"probe_layers": probes} if study.probes else {}
     found |= {"probe_angles": probes} if any(len(member.probes) > 1 for member in study.probes.values()) else {}
-    found |= dict.fromkeys(("unexplained_variance", "variance_definitions"), dictionaries) if study.dictionaries else {}
+    always = ("unexplained_variance", "description_length", "dictionary_size", "variance_definitions")
+    found |= dict.fromkeys(always, dictionaries) if study.dictionaries else {}
+    found |= {"densities": dictionaries} if any(map(selective, study.dictionaries.values())) else {}
+    found |= {"dictionary_matches": dictionaries} if any(map(matched, study.dictionaries.values())) else {}
     found |= {"loss_recovered": dictionaries} if any(d.splice_sequences for d in study.dictionaries.values()) else {}
     trained = any(getattr(member, family) for member in study.dictionaries.values() for family in SAES)
     found |= {"training_curves": dictionaries} if trained else {}
@@ -400,9 +413,39 @@ def dictionary_metrics(study: Study, dictionaries: str, hook: str, data: str, fi
     labels = {"capture": member.capture, "hook": hook, "data": data, **fit_labels(fit)}
     return {
         "labels": labels,
+        "gauge": study.model.gauge,
         "first_position": _first_position(study, member, data),
         "seed": seed_for(study.seed, "bootstrap", dictionaries, hook, data, fit),
     }
+
+
+def matched(member: Dictionaries) -> bool:
+    """Say whether a dictionary study has two fits that differ in one respect."""
+    return bool(pairs(fits(member)))
+
+
+def selective(member: Dictionaries) -> bool:
+    """Say whether a dictionary study has a fit whose latents are not all active always, as those of PCA are."""
+    return any(fit_labels(fit)["family"] != "pca" for fit in fits(member))
+
+
+def top_contexts(study: Study, dictionaries: str, hook: str) -> dict[str, Any]:
+    """The tokenizer, and the rows among which contexts are looked for."""
+    member = study.dictionaries[dictionaries]
+    model = _model(study, study.captures[member.capture])
+    return {
+        "source": model["source"],
+        "trust_remote_code": model["trust_remote_code"],
+        "labels": {"capture": member.capture, "hook": hook},
+        "first_position": _first_position(study, member, "real"),
+        "seed": seed_for(study.seed, "top contexts", dictionaries, hook),
+    }
+
+
+def matches(study: Study, dictionaries: str, hook: str, data: str) -> dict[str, Any]:
+    """Which fits these are; what is compared follows from their names."""
+    labels = {"capture": study.dictionaries[dictionaries].capture, "hook": hook, "data": data}
+    return {"labels": labels, "seed": seed_for(study.seed, "matches", dictionaries, hook, data)}
 
 
 def splice(study: Study, dictionaries: str, hook: str) -> dict[str, Any]:

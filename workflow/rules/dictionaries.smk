@@ -130,9 +130,14 @@ rule given:
 
 rule dictionary_metrics:
     input:
-        **needs(fit=measured_fit, activations=fit_data("test"), moments=fit_moments),
+        **needs(
+            fit=measured_fit,
+            activations=fit_data("test"),
+            training=fit_data("train"),
+            moments=fit_moments,
+        ),
     output:
-        **made(table=f"{FIT}.metrics.parquet"),
+        **made(table=f"{FIT}.metrics.parquet", density=f"{FIT}.density.parquet"),
     log:
         f"{FIT_LOG}.metrics.log",
     group:
@@ -189,9 +194,10 @@ rule splice:
 
 rule dictionary_tables:
     input:
-        **needs(metrics=all_metrics(), curves=all_curves()),
+        **needs(metrics=all_metrics(), densities=all_densities(), curves=all_curves()),
     output:
         **made(
+            densities=f"{R}/tables/dictionary_densities.parquet",
             metrics=f"{R}/tables/dictionary_metrics.parquet",
             metrics_csv=f"{R}/tables/dictionary_metrics.csv",
             curves=f"{R}/tables/training_curves.parquet",
@@ -207,3 +213,83 @@ rule dictionary_tables:
         code=code("dictionary_tables"),
     script:
         "../scripts/dictionary_tables.py"
+
+
+rule matches:
+    input:
+        **needs(fits=fits_to_match),
+    output:
+        **made(table=f"{R}/dictionaries/{{dictionaries}}/{{hook}}/{{data}}/matches.parquet"),
+    log:
+        f"{R}/logs/dictionaries/{{dictionaries}}/{{hook}}/{{data}}/matches.log",
+    group:
+        "fits"
+    conda:
+        "../../envs/actspace.yaml"
+    params:
+        cfg=stage_cfg("matches"),
+        code=code("matches"),
+    script:
+        "../scripts/matches.py"
+
+
+rule match_table:
+    input:
+        **needs(parts=all_matches()),
+    output:
+        **made(
+            table=f"{R}/tables/dictionary_matches.parquet",
+            csv=f"{R}/tables/dictionary_matches.csv",
+        ),
+    log:
+        f"{R}/logs/match_table.log",
+    localrule: True
+    conda:
+        "../../envs/actspace.yaml"
+    params:
+        cfg=member_cfg("no_settings"),
+        code=code("latent_tables"),
+    script:
+        "../scripts/latent_tables.py"
+
+
+rule top_contexts:
+    input:
+        **model_inputs(dictionary_model),
+        **needs(
+            fits=real_fits,
+            activations=real_test_rows,
+            tokens=splice_tokens,
+            moments=fit_moments,
+        ),
+    output:
+        **made(table=f"{R}/dictionaries/{{dictionaries}}/{{hook}}/contexts.parquet"),
+    log:
+        f"{R}/logs/dictionaries/{{dictionaries}}/{{hook}}/contexts.log",
+    conda:
+        "../../envs/actspace.yaml"
+    params:
+        cfg=stage_cfg("top_contexts"),
+        code=code("top_contexts"),
+    script:
+        "../scripts/top_contexts.py"
+
+
+rule context_table:
+    input:
+        **needs(parts=all_contexts()),
+    output:
+        **made(
+            table=f"{R}/tables/top_contexts.parquet",
+            csv=f"{R}/tables/top_contexts.csv",
+        ),
+    log:
+        f"{R}/logs/context_table.log",
+    localrule: True
+    conda:
+        "../../envs/actspace.yaml"
+    params:
+        cfg=member_cfg("no_settings"),
+        code=code("latent_tables"),
+    script:
+        "../scripts/latent_tables.py"

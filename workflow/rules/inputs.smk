@@ -89,6 +89,39 @@ def real_fits(wildcards):
     return [file for path in paths for file in files_of_fit(path)]
 
 
+def fits_to_match(wildcards):
+    """All fits to one kind of data at one hook point."""
+    members = fit_members(wildcards.dictionaries)
+    here = (wildcards.get("data", "real"), wildcards.hook)
+    paths = [path for data, hook, path in members if (data, hook) == here]
+    return [file for path in paths for file in files_of_fit(path)]
+
+
+def all_matches():
+    """Tables of matches at every place where there are fits to match."""
+    return [
+        f"results/{STUDY.study}/dictionaries/{name}/{hook}/{data}/matches.parquet"
+        for name, member in STUDY.dictionaries.items()
+        if stages.matched(member)
+        for hook in member.hooks
+        for data in stages.kinds_of_data(member)
+    ]
+
+
+def real_test_rows(wildcards):
+    return shards_of(STUDY.dictionaries[wildcards.dictionaries].capture, wildcards.hook, "test")
+
+
+def all_contexts():
+    """Tables of top activating contexts at every place where there are latents that can be silent."""
+    return [
+        f"results/{STUDY.study}/dictionaries/{name}/{hook}/contexts.parquet"
+        for name, member in STUDY.dictionaries.items()
+        if stages.selective(member)
+        for hook in member.hooks
+    ]
+
+
 def dictionary_model(wildcards):
     return description_of(STUDY.dictionaries[wildcards.dictionaries].capture)
 
@@ -107,6 +140,11 @@ def all_metrics():
         (name, hook) for name, member in STUDY.dictionaries.items() if member.splice_sequences for hook in member.hooks
     ]
     return paths + [f"results/{STUDY.study}/dictionaries/{name}/{hook}/splice.parquet" for name, hook in spliced]
+
+
+def all_densities():
+    """How often the latents of every fit fire."""
+    return [f"{path}.density.parquet" for name in STUDY.dictionaries for _, _, path in fit_members(name)]
 
 
 def all_curves():
@@ -286,6 +324,9 @@ def study_artifacts():
         ),
         *(file for _, path in fits for file in files_of_fit(path)),
         *all_metrics(),
+        *all_densities(),
+        *all_matches(),
+        *all_contexts(),
         *all_curves(),
         *(
             f"{root}/probes/{name}/{file}"

@@ -1,4 +1,4 @@
-"""All dictionaries of the study in one table of metrics and one of training curves."""
+"""All dictionaries of the study in one table of metrics, one of firing frequencies and one of training curves."""
 
 from actspace.jobs import begin
 
@@ -10,6 +10,7 @@ from actspace import provenance, tables
 def main(job):
     made_by = provenance.of(job.wildcards.study, job.rule, job.params, job.input)
     tables.write_both(job.output.metrics, tables.concat(job.input.metrics), made_by)
+    tables.write(job.output.densities, tables.concat(job.input.densities), made_by)
     tables.write_both(job.output.curves, tables.concat(job.input.curves), made_by)
 
 

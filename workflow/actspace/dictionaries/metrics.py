@@ -11,7 +11,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from actspace.dictionaries.base import Dictionary, check_finite
+from actspace.dictionaries import activity
+from actspace.dictionaries.base import Codes, Dictionary, check_finite
 from actspace.errors import StudyError
 
 INTERVAL = (0.025, 0.975)
@@ -64,9 +65,13 @@ def evaluate(
     """Measure a dictionary on activations; all sums are float64, around the mean of these very rows.
 
     Beside the five fractions of `fvu`: `l0` (active latents per row), `fraction_alive` (latents active in at least one
-    row), `cosine` and `l2_ratio` (of reconstruction and activation, averaged over the rows that are not zero) and
-    `relative_reconstruction_bias` E||xh||^2 / E[x.xh], which is 1 without shrinkage. The number of constant dimensions,
-    which C leaves out, is logged.
+    row), `cosine` and `l2_ratio` (of reconstruction and activation, averaged over the rows that are not zero),
+    `relative_reconstruction_bias` gamma = E||xh||^2 / E[x.xh], which is 1 without shrinkage, and `least_squares_growth`
+    E[(x - b).(xh - b)] / E||xh - b||^2, with b the reconstruction where no latent is active: the common factor by which
+    the active values would have to grow, above 1 where they are suppressed. The reconstruction is encoded again:
+    `reencoding_jaccard` is the mean overlap of the two sets of active latents, `reencoding_change`
+    sqrt(sum ||z' - z||^2 / sum ||z||^2) of the values. The number of constant dimensions, which C leaves out, is
+    logged.
 
     Parameters
     ----------
@@ -151,8 +156,10 @@ def sums_by_document(
         rows, ids = rows.to(device), ids.to(device)
         codes = dictionary.encode(rows, None if token_ids is None else token_ids[start : start + chunk].to(device))
         alive[codes.indices[codes.values != 0]] = True
-        terms = row_terms(rows.double(), dictionary.decode(codes).double(), mean.to(device))
-        terms["active"] = (codes.values != 0).sum(1).double()
+        reconstruction = dictionary.decode(codes)
+        terms = row_terms(rows.double(), reconstruction.double(), mean.to(device))
+        terms |= code_terms(codes, dictionary.encode(reconstruction))
+        terms |= growth_terms(rows.double(), reconstruction.double(), nothing_active(dictionary))
         for name, term in terms.items():
             sums.setdefault(name, term.new_zeros(n_documents, *term.shape[1:])).index_add_(0, ids, term)
     return {name: total.cpu().numpy() for name, total in sums.items()}, float(alive.double().mean())
@@ -182,6 +189,26 @@ def row_terms(x: Tensor, reconstruction: Tensor, mean: Tensor) -> dict[str, Tens
     }
 
 
+def code_terms(codes: Codes, again: Codes) -> dict[str, Tensor]:
+    """Return each row's contribution to sums over its codes and over those of its reconstruction."""
+    jaccard, change = activity.overlap(codes, again)
+    active, squares = (codes.values != 0).sum(1).double(), codes.values.double().square().sum(1)
+    return {"active": active, "jaccard": jaccard, "code_change": change, "code_squares": squares}
+
+
+def growth_terms(x: Tensor, reconstruction: Tensor, bias: Tensor) -> dict[str, Tensor]:
+    """Return each row's contribution to the sums of `least_squares_growth`; bias (1, d_model)."""
+    latents = reconstruction - bias
+    return {"latent_dot": ((x - bias) * latents).sum(1), "latent_squares": latents.square().sum(1)}
+
+
+def nothing_active(dictionary: Dictionary) -> Tensor:
+    """Return what a dictionary decodes from no active latent, float64 of shape (1, d_model)."""
+    buffer = next(dictionary.buffers())
+    none = Codes(torch.zeros(1, 1, dtype=torch.int64, device=buffer.device), buffer.new_zeros(1, 1))
+    return dictionary.decode(none).double()
+
+
 def statistics(totals: Sums) -> dict[str, np.ndarray]:
     """Turn totals of shape (resample,) or (resample, d_model) into metrics of shape (resample,)."""
     n = totals["rows"]
@@ -204,6 +231,9 @@ def statistics(totals: Sums) -> dict[str, np.ndarray]:
             "cosine": totals["cosine"] / totals["rows_off_zero"],
             "l2_ratio": totals["l2_ratio"] / totals["rows_off_zero"],
             "relative_reconstruction_bias": totals["reconstruction_squares"] / totals["dot"],
+            "least_squares_growth": totals["latent_dot"] / totals["latent_squares"],
+            "reencoding_jaccard": totals["jaccard"] / n,
+            "reencoding_change": np.sqrt(totals["code_change"] / totals["code_squares"]),
         }
 
 
@@ -219,3 +249,28 @@ def bounds(drawn: np.ndarray | None) -> dict[str, float]:
     """Return the interval of a metric from its resamples."""
     low, high = (np.nan, np.nan) if drawn is None else np.quantile(drawn, INTERVAL)
     return {"low": float(low), "high": float(high)}
+
+
+def mean_by_document(
+    values: dict[str, Tensor], document_ids: np.ndarray, rng: np.random.Generator, n_boot: int = 1000
+) -> pd.DataFrame:
+    """Average numbers of rows, with 95% intervals over resampled documents.
+
+    Parameters
+    ----------
+    values : float Tensors of shape (row,), by metric
+    document_ids : array of shape (row,)
+
+    Returns
+    -------
+    DataFrame with the columns metric, value, low, high, n_rows, n_documents; as `evaluate` gives them
+    """
+    documents, document = np.unique(document_ids, return_inverse=True)
+    n = len(documents)
+    weights = np.vstack([np.ones(n), rng.multinomial(n, np.full(n, 1 / n), n_boot)])
+    count = weights @ np.bincount(document, minlength=n)
+    rows = []
+    for metric, of_rows in values.items():
+        drawn = weights @ np.bincount(document, of_rows.double().numpy(), n) / count
+        rows.append({"metric": metric, "value": drawn[0], **bounds(drawn[1:] if n > 1 else None)})
+    return pd.DataFrame(rows).assign(n_rows=len(document), n_documents=n)

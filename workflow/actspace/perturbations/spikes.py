@@ -22,7 +22,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from actspace.dictionaries.base import SCORES_AT_ONCE, Codes, Dictionary, TopK
+from actspace.dictionaries import activity
+from actspace.dictionaries.base import SCORES_AT_ONCE, Dictionary
 from actspace.errors import StudyError
 from actspace.perturbations.bases import Gaussian
 from actspace.perturbations.statistics import interval, resample
@@ -129,17 +130,10 @@ def read_out(dictionary: Dictionary, x: Tensor, total_variance: float) -> tuple[
     errors, active = [], []
     for rows in x.split(max(1, SCORES_AT_ONCE // dictionary.n_latents)):
         codes = dictionary.encode(rows)
-        values = _unlimited(dictionary, rows, codes)
+        values = activity.unlimited(dictionary, rows, codes)
         errors.append((rows.double() - dictionary.decode(codes).double()).square().sum(1) / total_variance)
         active.append((values != 0).sum(1))
     return torch.cat(errors), torch.cat(active)
-
-
-def _unlimited(dictionary: Dictionary, rows: Tensor, codes: Codes) -> Tensor:
-    """Return the values of the latents that would be active without a limit on their number; others are zero."""
-    if isinstance(dictionary, TopK):
-        return dictionary.pre_activations(rows.to(codes.values)).relu()
-    return codes.values
 
 
 def along(dictionary: Dictionary, pairs: Pairs, steps: int, mean: Tensor, total_variance: float) -> pd.DataFrame:

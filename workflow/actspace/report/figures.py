@@ -8,6 +8,7 @@ from functools import partial
 from actspace.perturbations.superposition import EXPERIMENT
 from actspace.report import figures_crossings as crossings
 from actspace.report import figures_dictionaries as dictionaries
+from actspace.report import figures_latents as latents
 from actspace.report import figures_optima
 from actspace.report import figures_perturbations as perturbations
 from actspace.report import figures_probes as probes
@@ -70,6 +71,23 @@ _SPECS = [
         caption=dictionaries.unexplained_variance_caption,
     ),
     FigureSpec(
+        id="description_length",
+        draw=latents.bits,
+        tables=("dictionary_metrics",),
+        section=dictionaries.SECTION,
+        title="Unexplained variance against description length",
+        caption=latents.bits_caption,
+        has_rows=latents.has_bits,
+    ),
+    FigureSpec(
+        id="dictionary_size",
+        draw=latents.sizes,
+        tables=("dictionary_metrics",),
+        section=dictionaries.SECTION,
+        title="Unexplained variance against the size of the dictionary",
+        caption=latents.sizes_caption,
+    ),
+    FigureSpec(
         id="variance_definitions",
         draw=dictionaries.variance_definitions,
         tables=("dictionary_metrics",),
@@ -86,6 +104,23 @@ _SPECS = [
         title="Loss recovered by spliced reconstructions",
         caption=dictionaries.loss_recovered_caption,
         has_rows=dictionaries.has_recovered,
+    ),
+    FigureSpec(
+        id="densities",
+        draw=latents.densities,
+        tables=("dictionary_densities",),
+        section=dictionaries.SECTION,
+        title="How often latents fire",
+        caption=latents.densities_caption,
+        has_rows=latents.has_densities,
+    ),
+    FigureSpec(
+        id="dictionary_matches",
+        draw=latents.matches,
+        tables=("dictionary_matches",),
+        section=dictionaries.SECTION,
+        title="Do fits find the same directions?",
+        caption=latents.matches_caption,
     ),
     FigureSpec(
         id="training_curves",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import pandas as pd
@@ -22,22 +22,21 @@ DEFINITIONS = {
     "fvu_residual_variance": "V: variance of the residual",
     "fvu_uncentred": "Z: relative to zero",
 }
-ONE_ACTIVE = ("random_points", "token_identity")
 DATA_STYLE = {
     "real": ("-", None),
     "gaussian": ("--", "white"),
     "shuffled": (":", "#DDDDDD"),
     "untrained": ("-.", "#AAAAAA"),
 }
-NULLS = {
-    "gaussian": "Gaussian data with the same mean and covariance (hollow, dashed)",
-    "shuffled": "activations with each dimension shuffled (pale, dotted)",
-    "untrained": "activations of the model with random weights (grey, dash-dotted)",
-}
 LINES = {
     "gaussian": "dashed: Gaussian data with their mean and covariance",
     "shuffled": "dotted: each dimension shuffled",
     "untrained": "dash-dotted: the model with random weights",
+}
+NULLS = {
+    "gaussian": "Gaussian data with the same mean and covariance (hollow, dashed)",
+    "shuffled": "activations with each dimension shuffled (pale, dotted)",
+    "untrained": "activations of the model with random weights (grey, dash-dotted)",
 }
 DATA_LABEL = {
     "real": "real activations",
@@ -47,35 +46,58 @@ DATA_LABEL = {
 }
 
 
+def data_style(data: str) -> tuple[Any, str | None]:
+    """Return line style and filling of markers for a kind of data; those not known here look alike."""
+    return DATA_STYLE.get(data, ("-.", "#D9D9D9"))
+
+
+def data_label(data: str) -> str:
+    """Return the name of a kind of data for readers."""
+    return DATA_LABEL.get(data, data.replace("_", " "))
+
+
 def places(fits: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     """Yield the fits of one hook point of one capture at a time, with a name for its panel."""
     for (capture, hook), rows in groups(fits, "capture", "hook"):
-        yield f"{hook} ({capture})", rows
+        yield place_name(capture, hook), rows
+
+
+def place_name(capture: str, hook: str) -> str:
+    """Name the panel of a hook point."""
+    return f"{hook} ({capture})"
 
 
 def draw_against_l0(ax: Axes, fits: pd.DataFrame, metric: str) -> None:
-    """Draw one line per family, dictionary size and kind of data, with the intervals that the table holds."""
-    # Clusterings and PCA need no line per size: k-means always has one active latent, PCA always has all components.
-    sizes = fits["n_latents"].where(~fits["family"].str.contains("kmeans|^pca$|random_points"), 0)
-    for (family, data, _), rows in groups(fits.assign(line=sizes), "family", "data", "line"):
-        rows = rows.sort_values("l0")
-        line, face = DATA_STYLE[data]
+    """Draw one line per family, dictionary size and kind of data against L0, with the table's intervals."""
+    # What has no setting but its size needs no line per size: the names of SAEs alone hold one beside it.
+    sizes = fits["n_latents"].where(fits["fit"].str.contains("-n"), 0)
+    draw_fits(ax, fits.assign(line=sizes), "l0", metric)
+    style.logarithmic(ax, "x")
+    ax.set_xlabel("active latents per token (L0)")
+
+
+def draw_fits(ax: Axes, fits: pd.DataFrame, x: str, metric: str) -> None:
+    """Draw a metric against a column, joined by family, kind of data and the column `line`, with the table's intervals.
+
+    Points straight above one another are not joined.
+    """
+    for (family, data, _), rows in groups(fits, "family", "data", "line"):
+        rows = rows.sort_values(x)
+        line, face = data_style(data)
         below, above = rows[metric] - rows[f"{metric}_low"], rows[f"{metric}_high"] - rows[metric]
         ax.errorbar(
-            rows["l0"],
+            rows[x],
             rows[metric],
             yerr=[below.clip(lower=0).fillna(0), above.clip(lower=0).fillna(0)],
             color=style.colour(family),
-            linestyle="none" if family in ONE_ACTIVE or "kmeans" in family else line,
+            linestyle="none" if rows[x].round(6).nunique() == 1 else line,
             marker=style.MARKERS.get(family, "o"),
             markerfacecolor=face or style.colour(family),
             markersize=5,
-            linewidth=1.4,
+            linewidth=1.2,
             capsize=2,
             elinewidth=1,
         )
-    style.logarithmic(ax, "x")
-    ax.set_xlabel("active latents per token (L0)")
     ax.margins(x=0.12)
 
 
@@ -93,30 +115,31 @@ def name_sizes(ax: Axes, fits: pd.DataFrame) -> None:
             ax.annotate(f"K = {fit.n_latents}", (fit.l0, fit.fvu_pooled), ha="center", **at)
 
 
-def family_key(figure: Figure, fits: pd.DataFrame) -> None:
+def family_key(figure: Figure, fits: pd.DataFrame, more: Sequence[Line2D] = ()) -> None:
     """Place one legend under the panels: families by colour and marker, kinds of data by line and filling."""
-    families = [f for f in style.MARKERS if f in set(fits["family"])]
+    there = set(fits["family"])
+    families = [f for f in style.MARKERS if f in there] + sorted(there - set(style.MARKERS))
     handles = [
-        Line2D([], [], color=style.colour(f), marker=style.MARKERS[f], label=style.label(f), linewidth=1.4)
+        Line2D([], [], color=style.colour(f), marker=style.MARKERS.get(f, "o"), label=style.label(f), linewidth=1.4)
         for f in families
     ]
-    for data in [d for d in DATA_STYLE if d in set(fits["data"])]:
-        line, face = DATA_STYLE[data]
+    for data in dict.fromkeys(fits["data"]):
+        line, face = data_style(data)
         key: dict[str, Any] = {
             "color": style.GREY,
             "linestyle": line,
             "marker": "o",
             "markerfacecolor": face or style.GREY,
         }
-        handles.append(Line2D([], [], label=DATA_LABEL[data], **key))
-    figure.legend(handles=handles, loc="outside lower center", ncols=4)
+        handles.append(Line2D([], [], label=data_label(data), **key))
+    figure.legend(handles=[*handles, *more], loc="outside lower center", ncols=3 if len(handles) > 8 else 4)
 
 
 def unexplained_variance(tables: Tables) -> Figure:
     """Draw the pooled unexplained variance of every fit against its L0."""
     fits = per_fit(tables["dictionary_metrics"])
     parts = list(places(fits))
-    figure, axes = panels(len(parts), height=3.4, sharey=True)
+    figure, axes = panels(len(parts), height=3.4, columns=2, sharey=True)
     for ax, (name, rows) in zip(axes, parts, strict=True):
         draw_against_l0(ax, rows, "fvu_pooled")
         name_sizes(ax, rows)
@@ -129,22 +152,22 @@ def unexplained_variance(tables: Tables) -> Figure:
 def unexplained_variance_caption(tables: Tables) -> str:
     """Say how many fits were evaluated on how much text."""
     fits = per_fit(tables["dictionary_metrics"])
-    nulls = [f"{(fits['data'] == data).sum()} to {text}" for data, text in NULLS.items() if data in set(fits["data"])]
-    n_real = int((fits["data"] == "real").sum())
+    n_real, null = int((fits["data"] == "real").sum()), fits.loc[fits["data"] != "real", "data"]
+    of_nulls = [f"{n} to {NULLS.get(data, data_label(data))}" for data, n in null.value_counts(sort=False).items()]
     return (
-        f"Fraction of variance left unexplained (definition A, pooled over rows) by {n_real} fits to real "
-        f"activations (filled, solid){''.join(f', {null}' for null in nulls)}, against the mean number of active "
-        f"latents per token. Evaluated on held-out text: "
-        f"{_extent(fits)}. Bars are 95% intervals over documents; K is the number of clusters. "
+        f"Fraction of variance left unexplained (definition A, pooled over rows) by {plural(n_real, 'fit')} to real "
+        f"activations (filled, solid){''.join(f', {null}' for null in of_nulls)}, against the mean number of active "
+        f"latents per token. Evaluated on held-out text: {extent(fits)}. Bars are 95% intervals over documents; K is the number of clusters. "
         + (
             "What lies between a real curve and its Gaussian counterpart is structure beyond the covariance."
-            if nulls
+            if of_nulls
             else ""
         )
     )
 
 
-def _extent(fits: pd.DataFrame) -> str:
+def extent(fits: pd.DataFrame) -> str:
+    """Say on how much text fits were evaluated."""
     real = fits[fits["data"] == "real"] if (fits["data"] == "real").any() else fits
     return f"{counted(real['n_rows'].unique())} token positions of {counted(real['n_documents'].unique())} documents"
 
@@ -157,7 +180,7 @@ def variance_definitions(tables: Tables) -> Figure:
     for ax, metric in zip(axes, shown, strict=True):
         for (family, data), rows in groups(fits, "family", "data"):
             key: dict[str, Any] = {"color": style.colour(family), "marker": style.MARKERS.get(family, "o")}
-            face = DATA_STYLE[data][1] or key["color"]
+            face = data_style(data)[1] or key["color"]
             ax.plot(rows["fvu_pooled"], rows[metric], ls="none", markerfacecolor=face, markersize=5, **key)
         ax.axline((0, 0), slope=1, color=style.GREY, linewidth=0.8, linestyle=":")
         ax.set(title=DEFINITIONS[metric], ylabel="unexplained, this definition", xlim=(0, None), ylim=(0, None))
@@ -176,7 +199,7 @@ def variance_definitions_caption(tables: Tables) -> str:
         "value under definition A (sum of squared residuals over sum of squared deviations from the mean) against B "
         "(mean of that ratio over rows), C (over dimensions), V (variance of the residual, blind to a constant error) "
         "and "
-        f"Z (relative to zero and not to the mean). Dotted: agreement. Evaluated on {_extent(fits)}."
+        f"Z (relative to zero and not to the mean). Dotted: agreement. Evaluated on {extent(fits)}."
     )
 
 
@@ -191,15 +214,15 @@ def training_curves(tables: Tables) -> Figure:
     shades = fit_colours(dict.fromkeys(name for name, _, _ in runs))
     for ax, (column, title) in zip(axes, wanted.items(), strict=True):
         for name, data, rows in runs:
-            rows, line = rows.sort_values("step"), DATA_STYLE[data][0]
+            rows, line = rows.sort_values("step"), data_style(data)[0]
             ax.plot(rows["vectors"], rows[column], color=shades[name], linestyle=line, linewidth=1.3)
         ax.set(title=title, xlabel="training vectors")
         ax.ticklabel_format(axis="x", style="sci", scilimits=(-3, 5))
     style.logarithmic(axes[0], "y")
     style.logarithmic(axes[2], "y")
     handles = [Line2D([], [], color=shade, label=name) for name, shade in shades.items()]
-    for data in [d for d in DATA_STYLE if d in set(table["data"])]:
-        key: dict[str, Any] = {"linestyle": DATA_STYLE[data][0], "label": DATA_LABEL[data]}
+    for data in dict.fromkeys(table["data"]):
+        key: dict[str, Any] = {"linestyle": data_style(data)[0], "label": data_label(data)}
         handles.append(Line2D([], [], color=style.GREY, **key))
     figure.legend(handles=handles, loc="outside lower center", ncols=2 if max(map(len, shades)) > 30 else 3)
     return figure

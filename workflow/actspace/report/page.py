@@ -102,6 +102,8 @@ def number(value: object, digits: int = 4) -> str:
     """Write a cell for readers: a few significant digits, a dash for what is missing, ∞ for infinity."""
     if value is None or value is pd.NA or value is pd.NaT:
         return "–"
+    if isinstance(value, Markup):
+        return value
     if isinstance(value, float):
         if math.isnan(value):
             return "–"
@@ -109,6 +111,12 @@ def number(value: object, digits: int = 4) -> str:
             return "∞" if value > 0 else "−∞"
         return f"{value:.{digits}g}".replace("-", "−", 1 if value < 0 else 0)
     return str(value)
+
+
+def marked(before: str, token: str, after: str) -> Markup:
+    """Return a piece of text for a cell, with a token in it marked; everything is escaped, line ends are shown."""
+    parts = (part.replace("\n", "⏎") for part in (before, token, after))
+    return Markup("{}<mark>{}</mark>{}").format(*parts)
 
 
 def slug(text: str) -> str:

@@ -12,10 +12,12 @@ from actspace.manifest import Receipts, token_passes
 from actspace.report import page
 from actspace.report.figures import available_figures
 
-PREVIEW_ROWS = 30
+PREVIEW_ROWS, PREVIEW_CONTEXTS = 30, 120
 TITLES = {
     "activations": "Activations by hook point: norms, distances, rank",
     "dictionary_metrics": "Metrics of every dictionary",
+    "dictionary_matches": "Latents matched between fits, and how they split",
+    "top_contexts": "Where latents and clusters are most active: a random sample of each fit",
     "training_curves": "Training curves",
     "rate_distortion": "Least unexplained variance of Gaussian data by bits per vector",
     "toy_truth": "Toy of truth",
@@ -61,12 +63,23 @@ def render(
             for name, spec in specs.items()
         ],
         tables=[
-            page.PageTable(title, f"tables/{name}.csv", tables[name].head(PREVIEW_ROWS))
+            page.PageTable(title, f"tables/{name}.csv", preview(name, tables[name]))
             for name, title in TITLES.items()
             if name in tables
         ],
         provenance=_provenance(tables, receipts),
     )
+
+
+def preview(name: str, table: pd.DataFrame) -> pd.DataFrame:
+    """Return what the page shows of a table: its first rows; of contexts the text, with the token marked."""
+    if name != "top_contexts":
+        return table.head(PREVIEW_ROWS)
+    table = table.head(PREVIEW_CONTEXTS)
+    shown = [page.marked(*texts) for texts in zip(table["before"], table["token"], table["after"], strict=True)]
+    # As objects: a column of strings would forget that these are escaped already.
+    context = pd.Series(shown, index=table.index, dtype=object)
+    return table[["hook", "fit", "latent", "rank", "activation"]].assign(context=context)
 
 
 def _model(receipts: Receipts) -> str:

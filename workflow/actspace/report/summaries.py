@@ -50,7 +50,9 @@ def per_fit(metrics: pd.DataFrame) -> pd.DataFrame:
         named = ", ".join(str(twice.iloc[0][key]) for key in FIT_KEYS)
         raise StudyError(f"dictionary metrics: {named} stands twice; fit it in one dictionary study alone")
     fits = metrics.groupby(FIT_KEYS, sort=False)[["family", "n_latents", "k", "seed"]].first()
-    counts = metrics.groupby(FIT_KEYS, sort=False)[["n_rows", "n_documents"]].max()
+    # Metrics of random vectors and of latents have counts that are none of text.
+    of_text = metrics[metrics["n_documents"] > 0]
+    counts = of_text.groupby(FIT_KEYS, sort=False)[["n_rows", "n_documents"]].max()
     columns = [
         metrics.pivot(index=FIT_KEYS, columns="metric", values=end).add_suffix(suffix)
         for end, suffix in (("value", ""), ("low", "_low"), ("high", "_high"))

@@ -1,0 +1,234 @@
+"""Figures about what dictionaries cost and what their latents do: size, bits, firing frequencies, agreement."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from actspace.report import style
+from actspace.report.figures_dictionaries import draw_fits, extent, family_key, fit_colours, place_name, places
+from actspace.report.spec import Tables, counted, panels, plural
+from actspace.report.summaries import groups, per_fit, records
+
+BITS, BOUND = "bits_per_vector", "rate_distortion"
+
+
+def bits(tables: Tables) -> Figure:
+    """Draw the pooled unexplained variance of every fit against its description length, and the Gaussian bound."""
+    fits = per_fit(tables["dictionary_metrics"])
+    fits = fits[np.isfinite(fits[BITS]) & (fits[BITS] > 0)]
+    parts = list(places(fits))
+    figure, axes = panels(len(parts), height=3.6, columns=2, sharey=True)
+    for ax, (name, rows) in zip(axes, parts, strict=True):
+        sizes_of_saes = rows["n_latents"].where(rows["fit"].str.contains("-n"), 0)
+        draw_fits(ax, rows.assign(line=sizes_of_saes), BITS, "fvu_pooled")
+        if BOUND in tables:
+            draw_bound(ax, tables[BOUND], name)
+        ax.set(title=name, ylim=(0, None), xlabel="description length, bits per vector")
+        style.logarithmic(ax, "x")
+    axes[0].set_ylabel("fraction of variance unexplained (A)")
+    bound = Line2D([], [], color=style.BLACK, linewidth=1, linestyle=":", label="Gaussian rate-distortion bound")
+    family_key(figure, fits, [bound] if BOUND in tables else [])
+    return figure
+
+
+def has_bits(tables: Tables) -> bool:
+    """Tell whether the description length of any fit was measured."""
+    return BITS in set(tables["dictionary_metrics"]["metric"])
+
+
+def draw_bound(ax: Axes, table: pd.DataFrame, name: str) -> None:
+    """Draw the least unexplained variance of Gaussian data at each number of bits, as far as the panel goes."""
+    left, right = ax.get_xlim()
+    for (capture, hook), rows in groups(table, "capture", "hook"):
+        if place_name(capture, hook) == name:
+            rows = rows[rows["bits"].between(left, right)].sort_values("bits")
+            ax.plot(rows["bits"], rows["fvu_bound"], color=style.BLACK, linewidth=1, linestyle=":")
+
+
+def setting(fits: pd.DataFrame) -> pd.Series:
+    """Name what fits share that differ in size and seed alone: the sparsity, or nothing where size is the setting."""
+    sparsity = fits["fit"].astype(str).str.extract(r"-([ctj][\d.]+)", expand=False).fillna(fits["k"].astype(str))
+    return sparsity.where(fits["fit"].astype(str).str.contains("-n"), "")
+
+
+def bits_caption(tables: Tables) -> str:
+    """Say what is counted, of how many fits."""
+    fits = per_fit(tables["dictionary_metrics"])
+    bound = (
+        " Dotted: the least that any code of Gaussian data with this covariance can leave at so many bits; real "
+        "activations below it are merely not Gaussian."
+        if BOUND in tables
+        else ""
+    )
+    return (
+        f"Fraction of variance unexplained (A) by {plural(len(fits), 'fit')} against the bits it takes to say which "
+        "latents fire (as if they fired independently, at their training frequencies; log2 K for K clusters) and how "
+        "strongly (rounded so coarsely that the unexplained variance rises by 1%). Filled, solid: real activations; "
+        f"hollow, dashed or dotted: data without structure. Evaluated on {extent(fits)}; bars are 95% intervals over "
+        f"documents.{bound}"
+    )
+
+
+def sizes(tables: Tables) -> Figure:
+    """Draw the pooled unexplained variance of every fit against the number of its latents."""
+    fits = per_fit(tables["dictionary_metrics"])
+    parts = list(places(fits))
+    figure, axes = panels(len(parts), height=3.4, columns=2, sharey=True)
+    for ax, (name, rows) in zip(axes, parts, strict=True):
+        draw_fits(ax, rows.assign(line=setting(rows)), "n_latents", "fvu_pooled")
+        style.logarithmic(ax, "x")
+        name_settings(ax, rows)
+        ax.set(title=name, ylim=(0, None), xlabel="latents or clusters in the dictionary")
+    axes[0].set_ylabel("fraction of variance unexplained (A)")
+    family_key(figure, fits)
+    return figure
+
+
+def name_settings(ax: Axes, fits: pd.DataFrame) -> None:
+    """Write its sparsity beside the largest fit of each line of SAEs to real data."""
+    real = fits[fits["data"] == "real"].assign(line=setting(fits))
+    largest = real[real["line"] != ""].sort_values("n_latents").groupby(["family", "line"]).tail(1)
+    for fit in records(largest):
+        text = f"L0 = {fit.l0:.0f}" if "l0" in fits else fit.line
+        at: dict[str, Any] = {"textcoords": "offset points", "xytext": (6, -3), "fontsize": 7, "color": style.GREY}
+        ax.annotate(text, (fit.n_latents, fit.fvu_pooled), **at)
+
+
+def sizes_caption(tables: Tables) -> str:
+    """Say how many fits of which sizes."""
+    fits = per_fit(tables["dictionary_metrics"])
+    return (
+        f"Fraction of variance unexplained (A) by {plural(len(fits), 'fit')} with {counted(fits['n_latents'])} latents "
+        "or clusters; lines join fits of one family and sparsity, and L0 is the mean number of active latents. Filled, "
+        "solid: real activations; hollow, dashed or dotted: data without structure. Evaluated on "
+        f"{extent(fits)}; bars are 95% intervals over documents."
+    )
+
+
+def densities(tables: Tables) -> Figure:
+    """Draw how often the latents of each fit to real activations fire, a panel for each family at each hook point."""
+    table = fired(tables)
+    parts = [
+        (f"{style.label(family)}, {hook}", rows)
+        for (capture, hook, family), rows in groups(table, "capture", "hook", "family")
+    ]
+    figure, axes = panels(len(parts), height=2.7, columns=2, sharex=True)
+    for ax, (title, rows) in zip(axes, parts, strict=True):
+        shades = fit_colours(dict.fromkeys(rows.sort_values(["n_latents", "k", "fit"])["fit"].astype(str)))
+        for fit, bins in groups(rows.sort_values(["n_latents", "k", "fit"]), "fit"):
+            draw_density(ax, bins, shades[str(fit)], f"{short(str(fit))}: {dead_share(bins):.1%} dead")
+        ax.set(title=title, ylabel="share of latents", xlabel="log10 of the firing frequency", ylim=(0, None))
+        ax.tick_params(labelbottom=True)
+        ax.legend(fontsize=7, loc="upper left")
+    return figure
+
+
+def fired(tables: Tables) -> pd.DataFrame:
+    """Return the rows of fits to real activations, of the first seed, whose latents do not all fire always as PCA's do."""
+    table = tables["dictionary_densities"]
+    table = table[(table["data"] == "real") & (table["family"] != "pca")]
+    return table[table["seed"] == table["seed"].min()]
+
+
+def has_densities(tables: Tables) -> bool:
+    """Tell whether there is a fit whose latents may be silent."""
+    return not fired(tables).empty
+
+
+def short(fit: str) -> str:
+    """Return the name of a fit without its family."""
+    return " ".join(fit.split("-")[1:])
+
+
+def dead_share(bins: pd.DataFrame) -> float:
+    """Return the share of latents that never fire."""
+    return float(bins.loc[np.isinf(bins["log10_frequency_low"]), "latents"].sum() / bins["latents"].sum())
+
+
+def draw_density(ax: Axes, bins: pd.DataFrame, shade: Any, label: str) -> None:
+    """Draw the histogram of one fit as steps that begin and end at zero."""
+    alive = bins[np.isfinite(bins["log10_frequency_low"])].sort_values("log10_frequency_low")
+    width = (alive["log10_frequency_high"] - alive["log10_frequency_low"]).median()
+    low = np.arange(alive["log10_frequency_low"].min(), -width / 2, width)
+    share = (alive["latents"] / bins["latents"].sum()).to_numpy()
+    place = np.rint((alive["log10_frequency_low"].to_numpy() - low[0]) / width).astype(int)
+    heights = np.zeros(len(low))
+    heights[place] = share
+    ax.stairs(heights, np.append(low, low[-1] + width), color=shade, linewidth=1.4, label=label)
+
+
+def densities_caption(tables: Tables) -> str:
+    """Say over how many rows and latents."""
+    table = fired(tables)
+    n = table.groupby(["capture", "hook", "fit"]).ngroups
+    return (
+        f"How often the latents of {plural(n, 'fit')} fire: share of latents by the fraction of "
+        f"{counted(table['n_rows'].unique())} held-out token positions for which they are active, on a logarithmic "
+        "axis. A latent that fires for none of them counts as dead and is in the key alone."
+    )
+
+
+def matches(tables: Tables) -> Figure:
+    """Draw how well the latents of one fit find a like one in another, by what the two fits share, with the null."""
+    table = tables["dictionary_matches"]
+    order = [kind for kind in RELATIONS if kind in set(table["relation"])]
+    figure, axes = panels(2, height=0.5 + 0.42 * len(order), columns=2, sharey=False)
+    columns = {"mean_best_cosine": "mean cosine of best matches", "share_above_0_7": "share of matches above 0.7"}
+    for ax, (column, title) in zip(axes, columns.items(), strict=True):
+        for kind, y in zip(order, range(len(order)), strict=True):
+            draw_matches(ax, table[table["relation"] == kind], column, y)
+        ax.set_yticks(range(len(order)), [RELATIONS[kind] for kind in order] if ax is axes[0] else [""] * len(order))
+        ax.set(title=title, xlim=(-0.03, 1.03), ylim=(len(order) - 0.4, -0.6))
+    figure.legend(
+        handles=_match_key(sorted(table["data"].unique(), key=_real_first)), loc="outside lower center", ncols=3
+    )
+    return figure
+
+
+RELATIONS = {
+    "seed": "another seed",
+    "size": "another size",
+    "sparsity": "another sparsity",
+    "family": "another family",
+}
+
+
+def _real_first(data: str) -> tuple[bool, str]:
+    return data != "real", data
+
+
+def draw_matches(ax: Axes, rows: pd.DataFrame, column: str, y: int) -> None:
+    """Draw the pairs of one relation as points, those of data without structure and the random null beside them."""
+    for data, some in groups(rows, "data"):
+        shift, face = (-0.12, style.BLUE) if data == "real" else (0.08, "white")
+        ax.plot(some[column], np.full(len(some), y + shift), "o", color=style.BLUE, markerfacecolor=face, markersize=4)
+    ax.plot(rows[f"random_{column}"], np.full(len(rows), y + 0.26), "|", color=style.GREY, markersize=7)
+
+
+def _match_key(data: Sequence[str]) -> list[Line2D]:
+    faces = {"real": style.BLUE}
+    found = [
+        Line2D(
+            [], [], color=style.BLUE, marker="o", ls="none", markerfacecolor=faces.get(d, "white"), label=f"{d} data"
+        )
+        for d in data
+    ]
+    return [*found, Line2D([], [], color=style.GREY, marker="|", ls="none", label="random directions instead")]
+
+
+def matches_caption(tables: Tables) -> str:
+    """Say what is matched with what."""
+    table = tables["dictionary_matches"]
+    return (
+        f"Do fits find the same directions? For {plural(len(table), 'ordered pair')} of fits to the same data, each "
+        "latent of the one is matched with the most similar latent of the other by the cosine of their decoder rows "
+        "(of clusters: of the deviation of the centroid from the mean centroid). Each point is a pair; dead latents "
+        "count. Grey: random directions in place of the other's latents, as many."
+    )
