@@ -239,8 +239,8 @@ def smaller(settings: dict[str, Any]) -> dict[str, Any]:
         settings["perturbations"]["plateaus_random_weights"],
     )
     # What these start from is the same on every architecture; the engine is held to full passes on each in unit tests.
-    for section in ("optima", "planes", "regions", "spikes", "toy_superposition", "toy"):
-        settings.pop(section, None)
+    for section in ("optima", "planes", "regions", "spikes", "toy_superposition"):
+        del settings[section]
     del settings["perturbations"]["latents"]
     dictionary["kmeans"]["sizes"] = [4]
     settings["perturbations"]["latents"]["dictionary"]["fit"] = "given-gated"

@@ -1,10 +1,10 @@
 """One sparse autoencoder, and its training curve; a run that was killed goes on from its checkpoint."""
 
-from pathlib import Path
-
 from actspace.jobs import begin
 
 begin(snakemake)
+
+from pathlib import Path
 
 from actspace import provenance, tables
 from actspace.activations import moments, store
