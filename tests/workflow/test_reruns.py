@@ -20,7 +20,7 @@ SPIKES_END = END | {"spikes", "spike_tables"}
 REGIONS_END = END | {"regions", "region_tables"}
 FIT_END = DICTIONARY_END | PERTURBATION_END | SPIKES_END  # one experiment, and one study of spikes, are made from fits
 ALL_CAPTURES = {f"activations_{name}" for name in ("contexts", "statements", "prompts", "untrained")}
-AFTER_CONTEXTS = AFTER_MOMENTS | {"surrogate", "kmeans", "pca", "sae"} | FIT_END
+AFTER_CONTEXTS = AFTER_MOMENTS | {"surrogate", "kmeans", "pca", "sae", "rate_distortion"} | FIT_END
 OPTIMA_END = END | {"optima", "optima_tables"}
 PLANES_END = END | {"planes", "plane_tables"}
 AFTER_PROMPTS = AFTER_MOMENTS | PERTURBATION_END | OPTIMA_END | PLANES_END | REGIONS_END
@@ -192,6 +192,7 @@ def test_a_fresh_folder_plans_every_stage(finished: TinyStudy, tmp_path):
         "tokens_prompts",
         "toy",
         "toy_superposition",
+        "given",
     }
 
 

@@ -243,6 +243,5 @@ def smaller(settings: dict[str, Any]) -> dict[str, Any]:
         del settings[section]
     del settings["perturbations"]["latents"]
     dictionary["kmeans"]["sizes"] = [4]
-    settings["perturbations"]["latents"]["dictionary"]["fit"] = "given-gated"
     settings["tokens"]["contexts"]["shards"] = 1
     return settings
