@@ -68,10 +68,10 @@ for batch in store.Activations(["x.parquet"]).batches(1000, 0):
 def peak(folder: Path, code: str, *arguments: int) -> int:
     """Run code in a process of its own; return its peak memory in kilobytes."""
     path = os.pathsep.join([str(TESTS.parent / "workflow"), str(TESTS)])
+    # Freed blocks go back at once, or the peak would depend on how the allocator happens to reuse its own.
+    environment = os.environ | {"PYTHONPATH": path, "MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "1000000"}
     command = [sys.executable, "-c", code + PEAK.lstrip("; "), *map(str, arguments)]
-    done = subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": path}
-    )
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr
     return int(done.stdout.split()[-1])
 
