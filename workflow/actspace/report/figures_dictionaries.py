@@ -144,7 +144,7 @@ def unexplained_variance(tables: Tables) -> Figure:
         draw_against_l0(ax, rows, "fvu_pooled")
         name_sizes(ax, rows)
         ax.set(title=name, ylim=(0, None))
-    axes[0].set_ylabel("loss, fraction of variance unexplained (A)")
+    axes[0].set_ylabel("fraction of variance unexplained (A)")
     family_key(figure, fits)
     return figure
 
