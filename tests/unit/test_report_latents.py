@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from actspace.report import figures_dictionaries, figures_latents
+from actspace.report import figures_dictionaries, figures_latents, style
 from actspace.report.figures import FIGURES
 
 FITS = {  # fit: family, latents, L0, bits, unexplained
@@ -45,7 +45,7 @@ def test_families_and_nulls_that_have_no_style_are_drawn_and_in_the_key(tables, 
     assert "<svg" in spec.svg(tables)
     if name != "densities":
         key = {text.get_text() for text in spec.draw(tables).legends[0].get_texts()}
-        assert {"random points", "BatchTopK SAE", "shuffled dimensions", "untrained model"} <= key
+        assert {style.label("random_points"), "BatchTopK SAE", "shuffled dimensions", "untrained model"} <= key
 
 
 def test_the_bound_is_drawn_where_the_table_is_there(tables):

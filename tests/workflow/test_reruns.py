@@ -179,7 +179,7 @@ def test_a_fresh_folder_plans_every_stage(finished: TinyStudy, tmp_path):
     for name in ("Snakefile", "workflow", "profiles", "envs", "config"):
         source = finished.folder / name
         (shutil.copytree if source.is_dir() else shutil.copy2)(source, tmp_path / name)
-    for name in ("text.txt", "model"):
+    for name in ("text.txt", "model", "saes"):
         (tmp_path / name).symlink_to(finished.folder / name)
     fresh = object.__new__(TinyStudy)
     fresh.folder = tmp_path
