@@ -11,6 +11,8 @@ from transformers import (
     GPT2LMHeadModel,
     GPTNeoXConfig,
     GPTNeoXForCausalLM,
+    GraniteConfig,
+    GraniteForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
@@ -39,6 +41,7 @@ def tiny_model(family: str, n_layers: int = N_LAYERS) -> LanguageModel:
         ),
         "llama": lambda: LlamaForCausalLM(LlamaConfig(**COMMON, **sizes, **GROUPED)),
         "mistral": lambda: MistralForCausalLM(MistralConfig(**COMMON, **sizes, **GROUPED, sliding_window=3)),
+        "granite": lambda: GraniteForCausalLM(GraniteConfig(**COMMON, **sizes, **GROUPED, logits_scaling=4.0)),
         "gemma2": lambda: Gemma2ForCausalLM(Gemma2Config(**COMMON, **sizes, **GROUPED)),
     }
     with torch.random.fork_rng():

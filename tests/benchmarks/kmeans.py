@@ -1,8 +1,8 @@
 """Lloyd's iterations from the same start: ours (in memory, and as streamed from a disk), scikit-learn's and faiss's.
 
-The vectors are clustered and have a residual stream's shape. All do the same number of passes on 2 threads, and take turns; a ratio is the
-peer's time over ours. faiss is there after `make bench-peers` and runs in a process of its own; what is not installed is null, and so is
-flash-kmeans, which needs a GPU. The last line is one JSON object."""
+The vectors are clustered and have a residual stream's shape. All do the same number of passes on 2 threads, and take turns, every round
+beginning with another: what follows torch is slower for a moment. A ratio is the peer's time over ours. faiss is there after `make bench-peers`
+and runs in a process of its own; what is not installed is null, and so is flash-kmeans, which needs a GPU. The last line is one JSON object."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import deque
 from pathlib import Path
 
 import numpy as np
@@ -97,7 +98,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--peer", type=Path, default=PEER, help="a Python that has faiss")
     arguments = parser.parse_args()
-    rows, k, iterations, rounds = (16_000, 256, 4, 3) if arguments.quick else (96_000, 1024, 5, 3)
+    rows, k, iterations, rounds = (16_000, 256, 4, 3) if arguments.quick else (96_000, 1024, 5, 8)
     x = clustered(rows)
     x -= x.mean(0)
     start = x[np.random.default_rng(1).choice(rows, k, replace=False)]
@@ -109,13 +110,15 @@ def main() -> None:
         np.save(folder / "x.npy", x)
         np.save(folder / "start.npy", start)
         faiss = Faiss(arguments.peer, folder, iterations) if has_faiss(arguments.peer) else None
+        turns = deque([*ways, "faiss"] if faiss else ways)
         for _ in range(rounds):
-            for name, way in ways.items():
-                taken, found[name] = way(x, start, iterations)
+            for name in turns:
+                if name in ways:
+                    taken, found[name] = ways[name](x, start, iterations)
+                else:
+                    taken, found[name] = faiss.seconds(), np.load(faiss.centroids)
                 seconds[name].append(taken)
-            if faiss is not None:
-                seconds["faiss"].append(faiss.seconds())
-                found["faiss"] = np.load(faiss.centroids)
+            turns.rotate(-1)
         version = faiss.version if faiss else None
         if faiss is not None:
             faiss.close()

@@ -200,6 +200,16 @@ def test_a_model_that_computes_otherwise_is_noticed(caplog):
     assert "disagrees with the full pass" in caplog.text
 
 
+def test_a_model_that_reads_its_logits_otherwise_is_noticed(caplog):
+    """Granite divides its logits, after the head that `model.logits` knows."""
+    model, ids = tiny_model("granite"), token_ids(2, 6)
+    outputs = model.hf(input_ids=ids, output_hidden_states=True)
+    engine = Engine(model, SITE)
+    reference = engine.reference(engine.prepare(ids), outputs.hidden_states[1][:, -1])
+    assert "disagrees with the full pass" in caplog.text
+    torch.testing.assert_close(reference.log_probs, outputs.logits[:, -1].double().log_softmax(-1), rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_models_own_attention_comes_back(family):
     model, ids = MODELS[family], token_ids(2, 6)

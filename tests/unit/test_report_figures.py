@@ -13,7 +13,7 @@ from test_report_synthetic import EXPERIMENTS, study_tables
 
 from actspace.perturbations.families import BASES, DIRECTIONS
 from actspace.report import style
-from actspace.report.figures import FIGURES, available_figures, experiment_figures, figure_specs
+from actspace.report.figures import FIGURES, available_figures, figure_specs
 from actspace.report.spec import counted
 
 
@@ -39,9 +39,14 @@ def holds_line(figure: Figure, x: np.ndarray, y: np.ndarray) -> bool:
 
 
 def test_a_full_study_fills_every_figure(drawings):
-    experiments = tuple(EXPERIMENTS)
-    regions, spikes = ("between_prompts", "between_prompts_random_weights"), ("activations", "toy_superposition")
-    known = figure_specs(experiments, ["sensitivity_optima"], ["three_activations"], regions, spikes)
+    experiments = {
+        "perturbation_curves": EXPERIMENTS,
+        "triangles": ["sensitivity_optima"],
+        "planes": ["three_activations"],
+        "regions": ["between_prompts", "between_prompts_random_weights"],
+        "spikes": ["activations"],
+    }
+    known = figure_specs(experiments)
     assert set(drawings) == {i for i in known if not i.startswith("layers_") and i != "training"}
 
 
@@ -166,7 +171,7 @@ def test_toy_draws_all_points_and_directions(tables):
 
 
 def test_curves_draw_one_thin_line_per_prompt_and_the_median_of_all(tables):
-    figure = experiment_figures("plateaus")["curves_plateaus"].draw(tables)
+    figure = available_figures(tables)["curves_plateaus"].draw(tables)
     clouds = [c for c in figure.axes[0].collections if isinstance(c, LineCollection)]
     assert [len(cloud.get_segments()) for cloud in clouds] == [3, 3]
     table = tables["perturbation_curves"]
@@ -224,7 +229,7 @@ def test_an_experiment_at_one_site_has_no_layer_profile(drawings):
 
 
 def test_histograms_draw_the_share_that_never_crosses_beyond_the_end(tables):
-    figure = experiment_figures("plateaus_random_weights")["histograms_plateaus_random_weights"].draw(tables)
+    figure = available_figures(tables)["histograms_plateaus_random_weights"].draw(tables)
     bars = list(figure.axes[0].patches)
     hatched = [bar for bar in bars if bar.get_hatch()]
     assert [bar.get_height() for bar in hatched] == [1.0]
@@ -232,7 +237,7 @@ def test_histograms_draw_the_share_that_never_crosses_beyond_the_end(tables):
 
 
 def test_thresholds_draw_and_state_each_median_with_its_interval(tables):
-    spec = experiment_figures("plateaus")["thresholds_plateaus"]
+    spec = available_figures(tables)["thresholds_plateaus"]
     drawn = [tuple(line.get_xdata()) for line in spec.draw(tables).axes[0].get_lines()]
     assert {(42.0, 48.0), (45.0,), (12.0, 18.0), (15.0,)} <= set(drawn)
     assert "Medians on the sphere: real base 45° (42° to 48°); covariance-random base 15°" in spec.caption(tables)
@@ -270,7 +275,7 @@ def test_captions_count_what_was_measured(tables):
 
 
 def test_the_caption_of_thresholds_states_what_never_crossed_and_the_cosine(tables):
-    caption = experiment_figures("plateaus_random_weights")["thresholds_plateaus_random_weights"].caption(tables)
+    caption = available_figures(tables)["thresholds_plateaus_random_weights"].caption(tables)
     assert "Never crossed (on the sphere and straight): real base 100% and 100%;" in caption
     assert "minus the base's deviation from the mean: real base 0.50; covariance-random base 0.50." in caption
 
@@ -329,9 +334,7 @@ def test_every_figure_has_a_caption_for_snakemakes_report():
 def test_an_interval_without_an_end_is_drawn_to_the_end_of_the_axis(tables):
     statistics = tables["region_statistics"].copy()
     statistics.loc[statistics["statistic"] == "slope_at_region_changes", ["low", "high"]] = [-np.inf, np.inf]
-    figure = figure_specs([], [], [], ["between_prompts"])["regions_between_prompts"].draw(
-        {**tables, "region_statistics": statistics}
-    )
+    figure = available_figures(tables)["regions_between_prompts"].draw({**tables, "region_statistics": statistics})
     slopes = next(ax for ax in figure.axes if ax.get_title() == "slope where the region changes")
     assert any(line.get_ydata()[-1] > slopes.get_ylim()[1] for line in slopes.lines)
     assert np.isfinite(slopes.get_ylim()).all()

@@ -41,7 +41,7 @@ def read_study(config: dict[str, Any], name: str = "config") -> Study:
 def _named_fits(study: Study) -> Iterator[tuple[str, str, str, str, set[str]]]:
     """Yield every fit that a section names: place, dictionary study, fit, what it must be in words, and its families."""
     every = {stages.fit_labels(fit)["family"] for member in study.dictionaries.values() for fit in stages.fits(member)}
-    kinds = {families.DICTIONARY: every - {*stages.NO_SAES}, families.CLUSTERS: {"kmeans"}}
+    kinds = {families.DICTIONARY: {*stages.SAES, stages.GIVEN}, families.CLUSTERS: {"kmeans"}}
     for name, member in study.perturbations.items():
         for key, kind in kinds.items():
             if (chosen := getattr(member, key)) is not None:

@@ -54,7 +54,6 @@ CLUSTERS = {
 }
 """Family of each variant of k-means; behind a PCA prefix it has `pca_` before it."""
 CLUSTERINGS = (*CLUSTERS.values(), *(f"pca_{family}" for family in CLUSTERS.values()))
-NO_SAES = ("pca", "random_points", "token_identity", "random_directions", *CLUSTERINGS)
 ONLY_DRAWN = (
     *("toy_points", "toy_directions", "perturbation_curves", "triangles", "planes", "regions", "spikes"),
     "dictionary_densities",
@@ -160,7 +159,7 @@ def capture_of(member: Dictionaries, data: str) -> str:
 
 
 def _kmeans_fits(kmeans: KMeans) -> dict[str, dict[str, Any]]:
-    """List the fits of k-means; `of` is the fit that a read-out takes its centroids from."""
+    """List the fits of k-means. A read-out has no settings but its family: its centroids are those of `read_from`."""
     shared, found = kmeans.model_dump(include={"tolerance", "max_iterations"}), {}
     for variant, prefix, k, s in itertools.product(kmeans.variants, kmeans.pca_prefix, kmeans.sizes, kmeans.seeds):
         family, before = (f"pca_{CLUSTERS[variant]}", f"-p{prefix}") if prefix else (CLUSTERS[variant], "")
@@ -307,8 +306,7 @@ def model(study: Study) -> dict[str, Any]:
 
 def checkpoint(study: Study, revision: str) -> dict[str, Any]:
     """Where another revision of the model comes from."""
-    settings = _model(study)
-    return settings | {"source": settings["source"] | {"revision": revision}}
+    return _model(study, revision=revision)
 
 
 def selfcheck(study: Study) -> dict[str, Any]:
@@ -346,7 +344,7 @@ def activations(study: Study, capture: str) -> dict[str, Any]:
     """Everything that decides the bits of a capture; what is read of it later does not."""
     found = study.captures[capture]
     return {
-        "model": _model(study, found),
+        "model": _model_of(study, found),
         "batch_tokens": study.compute.batch_tokens,
         "capture": found.model_dump(include={"hooks", "positions", "storage"}),
     }
@@ -432,7 +430,7 @@ def selective(member: Dictionaries) -> bool:
 def top_contexts(study: Study, dictionaries: str, hook: str) -> dict[str, Any]:
     """The tokenizer, and the rows among which contexts are looked for."""
     member = study.dictionaries[dictionaries]
-    model = _model(study, study.captures[member.capture])
+    model = _model_of(study, study.captures[member.capture])
     return {
         "source": model["source"],
         "trust_remote_code": model["trust_remote_code"],
@@ -453,7 +451,7 @@ def splice(study: Study, dictionaries: str, hook: str) -> dict[str, Any]:
     member = study.dictionaries[dictionaries]
     capture = study.captures[member.capture]
     return {
-        "model": _model(study, capture),
+        "model": _model_of(study, capture),
         "hook": hook,
         "sequences": member.splice_sequences,
         "first_position": capture.select.first_position,
@@ -525,7 +523,7 @@ def at_site(study: Study, member: Experiment, experiment: str, hook: str) -> dic
         "weights": weights_of(capture),
         **member.model_dump(include={"read", "position"}),
         "n_prompts": member.prompts,
-        "model": _model(study, capture),
+        "model": _model_of(study, capture),
         "rows_per_launch": study.compute.rows_per_launch,
         "seed": seed_for(study.seed, "perturbations"),
     }
@@ -587,13 +585,18 @@ def report(study: Study) -> dict[str, Any]:
     return study.model_dump(exclude={"compute": {"device", "threads"}})
 
 
-def _model(study: Study, capture: Capture | None = None) -> dict[str, Any]:
+def _model(study: Study, weights: str = "trained", revision: str | None = None) -> dict[str, Any]:
     settings = study.model.model_dump()
-    if capture is not None and capture.revision:
-        settings["source"] |= {"revision": capture.revision}
-    if capture is not None and capture.weights == "random":
+    if revision:
+        settings["source"] |= {"revision": revision}
+    if weights == "random":
         settings["random_weights_seed"] = seed_for(study.seed, "random weights")
     return settings
+
+
+def _model_of(study: Study, capture: Capture) -> dict[str, Any]:
+    """The state of the model that a capture reads."""
+    return _model(study, capture.weights, capture.revision)
 
 
 def _first_position(study: Study, member: Dictionaries, data: str) -> int:

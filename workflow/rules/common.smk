@@ -12,6 +12,7 @@ os.environ |= {"PYTHONPATH": SEARCH_PATH, "TQDM_DISABLE": "1", "TOKENIZERS_PARAL
 from actspace import disk, fingerprint, hooks, manifest, stages
 from actspace.dictionaries import layout
 from actspace.errors import StudyError
+from actspace.perturbations import families
 from actspace.reading import read_study
 
 STARTED = time.monotonic()

@@ -80,7 +80,7 @@ def fit_moments(wildcards):
 
 def centroids_of_fit(wildcards):
     """The fit that a read-out takes its centroids from."""
-    return FIT.format(**{**wildcards, "fit": stages.read_from(wildcards.fit)}) + ".safetensors"
+    return files_of_fit(FIT.format(**{**wildcards, "fit": stages.read_from(wildcards.fit)}))
 
 
 def real_fits(wildcards):
@@ -201,22 +201,18 @@ def experiment_of(wildcards):
     return getattr(STUDY, sections[key])[wildcards[key]]
 
 
-def experiment_pool(wildcards):
-    """Training rows at the site: targets of directions."""
-    return shards_of(experiment_of(wildcards).capture, wildcards.hook, "train")
+def experiment_inputs():
+    """What every experiment at a site takes: the model, held-out prompts, their activations, and training rows as a pool."""
 
+    def capture(wildcards):
+        return experiment_of(wildcards).capture
 
-def experiment_bases(wildcards):
-    """Held-out rows at the site: base activations."""
-    return shards_of(experiment_of(wildcards).capture, wildcards.hook, "test")
-
-
-def experiment_model(wildcards):
-    return description_of(experiment_of(wildcards).capture)
-
-
-def experiment_tokens(wildcards):
-    return token_parts(STUDY.captures[experiment_of(wildcards).capture].tokens, "test")
+    return model_inputs(lambda wildcards: description_of(capture(wildcards))) | needs(
+        tokens=lambda wildcards: token_parts(STUDY.captures[capture(wildcards)].tokens, "test"),
+        bases=lambda wildcards: shards_of(capture(wildcards), wildcards.hook, "test"),
+        pool=lambda wildcards: shards_of(capture(wildcards), wildcards.hook, "train"),
+        moments=lambda wildcards: moments_of(capture(wildcards), wildcards.hook),
+    )
 
 
 def experiment_fit(source):
@@ -247,8 +243,8 @@ def region_cells(wildcards):
 
 def spike_fits(wildcards):
     member = STUDY.spikes[wildcards.spikes]
-    folder = f"results/{STUDY.study}/dictionaries/{member.dictionaries}/{member.hook}/real"
-    return [file for fit in member.fits for file in files_of_fit(f"{folder}/{fit}")]
+    place = {"study": STUDY.study, "dictionaries": member.dictionaries, "hook": member.hook, "data": "real"}
+    return [file for fit in member.fits for file in files_of_fit(FIT.format(**place, fit=fit))]
 
 
 def spike_rows(wildcards):

@@ -3,15 +3,8 @@
 
 rule perturbation:
     input:
-        **model_inputs(experiment_model),
-        **needs(
-            pool=experiment_pool,
-            bases=experiment_bases,
-            tokens=experiment_tokens,
-            dictionary=experiment_fit("dictionary"),
-            clusters=experiment_fit("clusters"),
-            probe=experiment_fit("probe"),
-        ),
+        **experiment_inputs(),
+        **needs(**{source: experiment_fit(source) for source in families.SOURCES}),
     output:
         **made(
             curves=f"{R}/perturbations/{{experiment}}/{{hook}}/curves.parquet",
@@ -60,12 +53,7 @@ rule perturbation_tables:
 
 rule optima:
     input:
-        **model_inputs(experiment_model),
-        **needs(
-            pool=experiment_pool,
-            bases=experiment_bases,
-            tokens=experiment_tokens,
-        ),
+        **experiment_inputs(),
     output:
         **made(
             triangles=f"{R}/optima/{{optima}}/{{hook}}/triangles.parquet",
@@ -112,12 +100,7 @@ rule optima_tables:
 
 rule planes:
     input:
-        **model_inputs(experiment_model),
-        **needs(
-            pool=experiment_pool,
-            bases=experiment_bases,
-            tokens=experiment_tokens,
-        ),
+        **experiment_inputs(),
     output:
         **made(
             points=f"{R}/planes/{{planes}}/{{hook}}/points.parquet",

@@ -3,13 +3,8 @@
 
 rule regions:
     input:
-        **model_inputs(experiment_model),
-        **needs(
-            pool=experiment_pool,
-            bases=experiment_bases,
-            tokens=experiment_tokens,
-            cells=region_cells,
-        ),
+        **experiment_inputs(),
+        **needs(cells=region_cells),
     output:
         **made(table=f"{R}/regions/{{regions}}/{{hook}}/walks.parquet"),
     log:

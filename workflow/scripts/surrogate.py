@@ -4,7 +4,6 @@ from actspace.jobs import begin
 
 begin(snakemake)
 
-import numpy as np
 import torch
 
 from actspace import provenance
@@ -16,11 +15,7 @@ def main(job):
     cfg = job.params.cfg
     real = moments.load(job.input.moments)
     rows = store.read(job.input.activations, first_position=cfg["select"]["first_position"], max_norm=real.max_norm)
-    rng = np.random.default_rng(cfg["seed"])
-    if cfg["null"] == "shuffled":
-        drawn = nulls.shuffled_dimensions(rows.x.numpy(), rng)
-    else:
-        drawn = nulls.gaussian_surrogate(real.mean.numpy(), real.covariance.numpy(), len(rows), rng)
+    drawn = nulls.surrogate(cfg["null"], rows.x.numpy(), real, cfg["seed"])
     keys = {name: rows.keys[name] for name in store.KEYS if name != "norm"}
     made_by = provenance.of(job.wildcards.study, job.rule, job.params, job.input)
     store.write(job.output.activations, torch.from_numpy(drawn), keys, "float32", made_by)

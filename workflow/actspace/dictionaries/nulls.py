@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from actspace.activations.moments import Moments
 from actspace.dictionaries.base import Dictionary, KMeans, TokenIdentity, TopK, check_finite
 from actspace.errors import StudyError
 
@@ -58,6 +59,14 @@ def spectrum(covariance: np.ndarray) -> Spectrum:
     if not kept.any():
         raise StudyError("gaussian surrogate: the covariance is zero, all rows are alike; use more than one row")
     return Spectrum(variances[kept][::-1], directions.T[kept][::-1])
+
+
+def surrogate(null: str, x: np.ndarray, moments: Moments, seed: int) -> np.ndarray:
+    """Draw as many rows as x (row, d_model) has from one of the two nulls of data, by name; the Gaussian has `moments`."""
+    rng = np.random.default_rng(seed)
+    if null == "shuffled":
+        return shuffled_dimensions(x, rng)
+    return gaussian_surrogate(moments.mean.numpy(), moments.covariance.numpy(), len(x), rng)
 
 
 def gaussian_surrogate(mean: np.ndarray, covariance: np.ndarray, n_rows: int, rng: np.random.Generator) -> np.ndarray:

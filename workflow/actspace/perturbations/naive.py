@@ -4,6 +4,7 @@ Source: activation patching as in Heimersheim (2024). The engine is tested again
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -23,6 +24,9 @@ Call = tuple[tuple[Any, ...], dict[str, Any]]
 def naive(model: LanguageModel, token_ids: Tensor, vectors: Tensor, site: str, read_hook: str) -> tuple[Tensor, Tensor]:
     """Run one prompt once for each vector, all tokens through all blocks, and replace the last residual at the site.
 
+    The logits are the model's own, from its own head; in half precision alone they are `model.logits`, as the head
+    would round them.
+
     Parameters
     ----------
     token_ids : int Tensor of shape (token,)
@@ -38,13 +42,18 @@ def naive(model: LanguageModel, token_ids: Tensor, vectors: Tensor, site: str, r
     def replace(hidden: Tensor) -> Tensor:
         return torch.cat([hidden[:, :-1], vectors[:, None]], 1)
 
+    only_last = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(model.hf.forward).parameters else {}
     with ExitStack() as stack:
         stack.enter_context(hooked(model, site, replace))
         seen, last = (stack.enter_context(hooked(model, hook)) for hook in (read_hook, FINAL_HOOK))
         batch = token_ids.to(model.device).expand(len(vectors), -1)
-        model.hf.base_model(input_ids=batch, use_cache=False)
+        if torch.finfo(model.hf.dtype).bits < 32:
+            model.hf.base_model(input_ids=batch, use_cache=False)
+            logits = model.logits(last[0][:, -1])
+        else:
+            logits = model.hf(input_ids=batch, use_cache=False, **only_last).logits[:, -1]
     late = seen[0][:, -1]
-    return model.logits(last[0][:, -1]), model.normalized(late) if read_hook == FINAL_HOOK else late
+    return logits, model.normalized(late) if read_hook == FINAL_HOOK else late
 
 
 @contextmanager

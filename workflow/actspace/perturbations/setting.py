@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from actspace import models, tables, tokens
-from actspace.activations import store
+from actspace.activations import moments, store
 from actspace.activations.moments import Sums
 from actspace.errors import StudyError
 from actspace.perturbations import fitted
@@ -80,8 +80,9 @@ def load(inputs: Any, cfg: Mapping[str, Any], device: str) -> Setting:
     ----------
     inputs : named inputs of the job
         `weights` (only of a converted model); `tokens` and `bases`, the held-out sequences and their activations at the
-        site; `pool`, the training activations at the site. Lists of files. For experiments that use them, `dictionary`,
-        `clusters` and `probe`: lists of one file each.
+        site; `pool`, the training activations at the site: lists of files. `moments` of the capture there, which say from
+        what norm on rows are left out of the pool. For experiments that use them, `dictionary`, `clusters` and `probe`:
+        lists whose first file is the one to read.
     cfg : mapping
         `model`, `site`, `read`, `position` ("last" or a number), `n_prompts`, `rows_per_launch`, `jensen_shannon`.
 
@@ -104,7 +105,8 @@ def load(inputs: Any, cfg: Mapping[str, Any], device: str) -> Setting:
     prompts = tables.concat_arrow(inputs.tokens)
     token_ids = np.stack(prompts["token_ids"].to_numpy())
     position = token_ids.shape[1] - 1 if cfg["position"] == "last" else cfg["position"]
-    bases, pool = (store.read(files, positions=[position]) for files in (inputs.bases, inputs.pool))
+    bases = store.read(inputs.bases, positions=[position])
+    pool = store.read(inputs.pool, positions=[position], max_norm=moments.load(inputs.moments).max_norm)
     # Rows of one position stand in the order of the sequences, so one choice serves tokens and activations.
     chosen = tokens.spread(prompts, cfg["n_prompts"])
     if len(chosen) < cfg["n_prompts"]:

@@ -2,18 +2,109 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 
 from actspace.perturbations.superposition import EXPERIMENT
 from actspace.report import figures_crossings as crossings
 from actspace.report import figures_dictionaries as dictionaries
 from actspace.report import figures_latents as latents
-from actspace.report import figures_optima
+from actspace.report import figures_optima as optima
 from actspace.report import figures_perturbations as perturbations
 from actspace.report import figures_probes as probes
 from actspace.report import figures_regions as regions
 from actspace.report.spec import FigureSpec, Tables
+
+CURVES, THRESHOLDS, STATISTICS, COMPARISONS = (
+    f"perturbation_{name}" for name in ("curves", "thresholds", "statistics", "comparisons")
+)
+SPIKES = FigureSpec(
+    id="spikes",
+    draw=regions.spikes,
+    tables=("spikes", "spike_statistics"),
+    section=regions.SECTION,
+    title="Between activations",
+    caption=regions.spikes_caption,
+)
+KINDS: dict[str, tuple[FigureSpec, ...]] = {
+    CURVES: (
+        FigureSpec(
+            id="curves",
+            draw=perturbations.curves,
+            tables=(CURVES,),
+            section=perturbations.SECTION,
+            title="Curves",
+            caption=perturbations.curves_caption,
+        ),
+        FigureSpec(
+            id="thresholds",
+            draw=crossings.thresholds,
+            tables=(THRESHOLDS, STATISTICS),
+            section=perturbations.SECTION,
+            title="Threshold crossings",
+            caption=crossings.thresholds_caption,
+        ),
+        FigureSpec(
+            id="histograms",
+            draw=crossings.histograms,
+            tables=(THRESHOLDS,),
+            section=perturbations.SECTION,
+            title="Histograms of crossings",
+            caption=crossings.histograms_caption,
+        ),
+        FigureSpec(
+            id="layers",
+            draw=crossings.layer_profile,
+            tables=(COMPARISONS, STATISTICS, THRESHOLDS),
+            section=perturbations.SECTION,
+            title="Crossings over layers",
+            caption=crossings.layer_profile_caption,
+            has_rows=crossings.has_several_sites,
+        ),
+    ),
+    "triangles": (
+        FigureSpec(
+            id="triangles",
+            draw=optima.triangles,
+            tables=("triangles", "optima_statistics"),
+            section=perturbations.SECTION,
+            title="Threshold angles between three directions",
+            caption=optima.triangles_caption,
+        ),
+        FigureSpec(
+            id="subspaces",
+            draw=optima.subspaces,
+            tables=("optima_statistics",),
+            section=perturbations.SECTION,
+            title="A step downhill in random subspaces",
+            caption=optima.subspaces_caption,
+            has_rows=optima.has_subspaces,
+        ),
+    ),
+    "planes": (
+        FigureSpec(
+            id="planes",
+            draw=optima.planes,
+            tables=("planes", "plane_corners", "plane_statistics"),
+            section=perturbations.SECTION,
+            title="Planes through three activations",
+            caption=optima.planes_caption,
+        ),
+    ),
+    "regions": (
+        FigureSpec(
+            id="regions",
+            draw=regions.regions,
+            tables=("regions", "region_statistics"),
+            section=regions.SECTION,
+            title="Regions between activations",
+            caption=regions.regions_caption,
+        ),
+    ),
+    "spikes": (SPIKES,),
+}
+"""Figures of which every experiment has one, by the table that tells which experiments there are."""
 
 CONTROLS = {
     "late_layer_control": ("sensitive_directions", "late_layer", "Control: perturbing a late layer"),
@@ -26,7 +117,7 @@ def _controls() -> list[FigureSpec]:
         FigureSpec(
             id=figure_id,
             draw=partial(perturbations.control, experiment=experiment, contrast=contrast),
-            tables=("perturbation_curves",),
+            tables=(CURVES,),
             section=perturbations.SECTION,
             title=title,
             caption=partial(perturbations.control_caption, experiment=experiment, contrast=contrast),
@@ -133,7 +224,7 @@ _SPECS = [
     FigureSpec(
         id="training",
         draw=crossings.training,
-        tables=("perturbation_statistics", "perturbation_thresholds"),
+        tables=(STATISTICS, THRESHOLDS),
         section=perturbations.SECTION,
         title="Median crossings over states of the model",
         caption=crossings.training_caption,
@@ -142,107 +233,40 @@ _SPECS = [
     FigureSpec(
         id="comparisons",
         draw=crossings.comparisons,
-        tables=("perturbation_comparisons",),
+        tables=(COMPARISONS,),
         section=perturbations.SECTION,
         title="All comparisons of families",
         caption=crossings.comparisons_caption,
         has_rows=crossings.has_auroc,
     ),
     *_controls(),
+    replace(
+        SPIKES.of(EXPERIMENT),
+        id=EXPERIMENT,
+        title="Between sparse sums of known features",
+        caption=regions.toy_caption,
+    ),
 ]
 FIGURES: dict[str, FigureSpec] = {spec.id: spec for spec in _SPECS}
+SECTIONS = tuple(dict.fromkeys(spec.section for spec in _SPECS))
 
 
-CURVES, THRESHOLDS, STATISTICS, COMPARISONS = (
-    f"perturbation_{name}" for name in ("curves", "thresholds", "statistics", "comparisons")
-)
-_OF_EXPERIMENTS = (
-    ("curves", perturbations.curves, perturbations.curves_caption, (CURVES,), "Curves"),
-    ("thresholds", crossings.thresholds, crossings.thresholds_caption, (THRESHOLDS, STATISTICS), "Threshold crossings"),
-    ("histograms", crossings.histograms, crossings.histograms_caption, (THRESHOLDS,), "Histograms of crossings"),
-    (
-        "layers",
-        crossings.layer_profile,
-        crossings.layer_profile_caption,
-        (COMPARISONS, STATISTICS, THRESHOLDS),
-        "Crossings over layers",
-    ),
-)
-
-
-def experiment_figures(experiment: str) -> dict[str, FigureSpec]:
-    """Return the figures of one sweep, `curves_<experiment>`, `thresholds_`, `histograms_` and `layers_` (of several sites)."""
-    name = experiment.replace("_", " ")
-    specs = [
-        FigureSpec(
-            id=f"{kind}_{experiment}",
-            draw=partial(draw, experiment=experiment),
-            tables=tables,
-            section=perturbations.SECTION,
-            title=f"{title}: {name}",
-            caption=partial(caption, experiment=experiment),
-            has_rows=partial(crossings.has_several_sites, experiment=experiment)
-            if kind == "layers"
-            else partial(perturbations.has_experiment, table=tables[0], experiment=experiment),
-        )
-        for kind, draw, caption, tables, title in _OF_EXPERIMENTS
+def figure_specs(experiments: Mapping[str, Iterable[str]]) -> dict[str, FigureSpec]:
+    """Return all figures of a study with these experiments, by the table that holds them, in the order of the report."""
+    own = [
+        kind.of(name)
+        for table, kinds in KINDS.items()
+        for name in experiments.get(table, ())
+        if name != EXPERIMENT  # the toy has a figure of its own
+        for kind in kinds
     ]
-    return {spec.id: spec for spec in specs}
-
-
-def region_figure(experiment: str) -> FigureSpec:
-    """Return the figure of one study of regions: `regions_<experiment>`."""
-    return FigureSpec(
-        id=f"regions_{experiment}",
-        draw=partial(regions.regions, experiment=experiment),
-        tables=("regions", "region_statistics"),
-        section=regions.SECTION,
-        title=f"Regions between activations: {experiment.replace('_', ' ')}",
-        caption=partial(regions.regions_caption, experiment=experiment),
-        has_rows=partial(regions.has_study, table="regions", experiment=experiment),
-    )
-
-
-def spike_figure(experiment: str) -> FigureSpec:
-    """Return the figure of one study of spikes: `spikes_<experiment>`; of the toy: `toy_superposition`."""
-    toy = experiment == EXPERIMENT
-    return FigureSpec(
-        id=experiment if toy else f"spikes_{experiment}",
-        draw=partial(regions.spikes, experiment=experiment),
-        tables=("spikes", "spike_statistics"),
-        section=regions.SECTION,
-        title="Between sparse sums of known features"
-        if toy
-        else f"Between activations: {experiment.replace('_', ' ')}",
-        caption=partial(regions.toy_caption if toy else regions.spikes_caption, experiment=experiment),
-        has_rows=partial(regions.has_study, table="spikes", experiment=experiment),
-    )
-
-
-def figure_specs(
-    experiments: Iterable[str],
-    optima: Iterable[str] = (),
-    planes: Iterable[str] = (),
-    region_studies: Iterable[str] = (),
-    spike_studies: Iterable[str] = (),
-) -> dict[str, FigureSpec]:
-    """Return all figures of a study with these experiments of each kind, in the order of the report."""
-    own = {i: spec for name in experiments for i, spec in experiment_figures(name).items()}
-    own |= {i: spec for name in optima for i, spec in figures_optima.optima_figures(name).items()}
-    own |= {i: spec for name in planes for i, spec in figures_optima.plane_figures(name).items()}
-    general = {i: spec for i, spec in FIGURES.items() if spec.section != perturbations.SECTION}
-    between = [*map(region_figure, region_studies), *map(spike_figure, spike_studies)]
-    last = {i: spec for i, spec in FIGURES.items() if i not in general}
-    return {**general, **own, **last, **{spec.id: spec for spec in between}}
+    ordered = sorted([*own, *FIGURES.values()], key=lambda spec: SECTIONS.index(spec.section))
+    return {spec.id: spec for spec in ordered}
 
 
 def available_figures(tables: Tables) -> dict[str, FigureSpec]:
     """Return the figures that the tables of a study can fill, in the order of the report."""
-    names = [_experiments(tables, name) for name in ("perturbation_curves", "triangles", "planes", "regions", "spikes")]
-    return {i: spec for i, spec in figure_specs(*names).items() if spec.available(tables)}
-
-
-def _experiments(tables: Tables, name: str) -> list[str]:
-    """List the experiments in a table, if there is one."""
-    table = tables.get(name)
-    return [] if table is None or table.empty else [str(experiment) for experiment in table["experiment"].unique()]
+    experiments = {
+        name: tables[name]["experiment"].astype(str).unique() for name in KINDS if name in tables and len(tables[name])
+    }
+    return {i: spec for i, spec in figure_specs(experiments).items() if spec.available(tables)}

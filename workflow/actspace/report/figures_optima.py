@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 import pandas as pd
 from matplotlib import colormaps
@@ -19,8 +17,8 @@ from actspace.perturbations.planes import as_grid
 from actspace.perturbations.statistics import PUBLISHED_THRESHOLD_NATS, at_one_threshold
 from actspace.report import style
 from actspace.report.figures_crossings import counted_thresholds
-from actspace.report.figures_perturbations import SECTION, has_experiment, of_experiment
-from actspace.report.spec import FigureSpec, Tables, counted, panels, plural
+from actspace.report.figures_perturbations import of_experiment
+from actspace.report.spec import Tables, counted, panels, plural
 from actspace.report.summaries import groups, records
 
 COLOURS_OF_ANGLES = colormaps["cividis"].resampled(40)
@@ -222,43 +220,3 @@ def planes_caption(tables: Tables, experiment: str) -> str:
         "the activations. Slope of the late L2 distance around an activation over that halfway to the other two, less than "
         f"1 on a plateau, with 95% intervals over prompts: {'; '.join(slopes)}."
     )
-
-
-def optima_figures(experiment: str) -> dict[str, FigureSpec]:
-    """Return the figures of one search for optima: `triangles_<experiment>` and `subspaces_<experiment>`."""
-    name = experiment.replace("_", " ")
-    specs = [
-        FigureSpec(
-            id=f"triangles_{experiment}",
-            draw=partial(triangles, experiment=experiment),
-            tables=("triangles", "optima_statistics"),
-            section=SECTION,
-            title=f"Threshold angles between three directions: {name}",
-            caption=partial(triangles_caption, experiment=experiment),
-            has_rows=partial(has_experiment, table="triangles", experiment=experiment),
-        ),
-        FigureSpec(
-            id=f"subspaces_{experiment}",
-            draw=partial(subspaces, experiment=experiment),
-            tables=("optima_statistics",),
-            section=SECTION,
-            title=f"A step downhill in random subspaces: {name}",
-            caption=partial(subspaces_caption, experiment=experiment),
-            has_rows=partial(has_subspaces, experiment=experiment),
-        ),
-    ]
-    return {spec.id: spec for spec in specs}
-
-
-def plane_figures(experiment: str) -> dict[str, FigureSpec]:
-    """Return the figure of one experiment with planes: `planes_<experiment>`."""
-    spec = FigureSpec(
-        id=f"planes_{experiment}",
-        draw=partial(planes, experiment=experiment),
-        tables=("planes", "plane_corners", "plane_statistics"),
-        section=SECTION,
-        title=f"Planes through three activations: {experiment.replace('_', ' ')}",
-        caption=partial(planes_caption, experiment=experiment),
-        has_rows=partial(has_experiment, table="planes", experiment=experiment),
-    )
-    return {spec.id: spec}

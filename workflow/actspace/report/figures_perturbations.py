@@ -283,8 +283,3 @@ def has_control(tables: Tables, experiment: str, contrast: str) -> bool:
     """Tell whether both experiments were run, with a family in common."""
     table = tables["perturbation_curves"]
     return bool(_family_set(of_experiment(table, experiment)) & _family_set(of_experiment(table, contrast)))
-
-
-def has_experiment(tables: Tables, table: str, experiment: str) -> bool:
-    """Tell whether a table holds rows of an experiment."""
-    return bool((tables[table]["experiment"] == experiment).any())

@@ -10,7 +10,9 @@ from matplotlib.lines import Line2D
 
 from actspace.hooks import layer_of
 from actspace.perturbations.spikes import QUANTITIES, medians
+from actspace.perturbations.superposition import EXPERIMENT
 from actspace.report import style
+from actspace.report.figures_perturbations import NULL_DASH, of_experiment
 from actspace.report.figures_probes import name_outer_axes
 from actspace.report.spec import Tables, counted, panels, plural
 from actspace.report.summaries import groups, records
@@ -20,7 +22,7 @@ PATHS_SHOWN = 6
 REGION_COLOURS = (
     *(style.BLUE, style.ORANGE, style.GREEN, style.VERMILLION, style.SKY, style.PURPLE, style.BLACK, style.GREY),
 )
-NULL_DASH, OTHERS_DASH = (0, (1, 2)), (0, (4, 2))
+OTHERS_DASH = (0, (4, 2))
 PROFILE = {
     "changes": "slope where the region changes",
     "max_slope": "steepest slope of a path",
@@ -41,8 +43,10 @@ QUANTITY_LABELS = {
 
 def regions(tables: Tables, experiment: str) -> Figure:
     """Draw some paths of every site with their steps coloured by region, and the statistics over layers."""
-    table = _of(tables["regions"], experiment)
-    statistics = _of(tables["region_statistics"], experiment).dropna(subset="value")  # nothing changes on some paths
+    table = of_experiment(tables["regions"], experiment)
+    statistics = of_experiment(tables["region_statistics"], experiment).dropna(
+        subset="value"
+    )  # nothing changes on some paths
     ends = statistics[["value", "low", "high"]].to_numpy()
     # Where few paths change, a bootstrap sample without any leaves an interval open: it is drawn as far as the axis goes.
     beyond = 2 * max(1.0, float(ends[np.isfinite(ends)].max(initial=1)))
@@ -75,10 +79,6 @@ def regions(tables: Tables, experiment: str) -> Figure:
     return figure
 
 
-def _of(table: pd.DataFrame, experiment: str) -> pd.DataFrame:
-    return table[table["experiment"] == experiment]
-
-
 def _draw_paths(ax: Axes, table: pd.DataFrame) -> None:
     """Draw the path of each of the first prompts, a point a step; cell changes are ticks across it."""
     first = table[table["prompt"].isin(np.sort(table["prompt"].unique())[:PATHS_SHOWN])]
@@ -109,7 +109,10 @@ def _draw_shifted(ax: Axes, rows: pd.DataFrame) -> None:
 
 def regions_caption(tables: Tables, experiment: str) -> str:
     """Say what was walked, how many paths, and what the marks are."""
-    table, statistics = _of(tables["regions"], experiment), _of(tables["region_statistics"], experiment)
+    table, statistics = (
+        of_experiment(tables["regions"], experiment),
+        of_experiment(tables["region_statistics"], experiment),
+    )
     late, weights = table["read_hook"].iloc[0], " and ".join(table["weights"].unique())
     cells = " Black bars across a path: the cell of the dictionary changes." if table["cell"].notna().any() else ""
     return (
@@ -127,7 +130,7 @@ def regions_caption(tables: Tables, experiment: str) -> str:
 
 def spikes(tables: Tables, experiment: str) -> Figure:
     """Draw the read-outs between real and between random vectors, a row of panels for each fit."""
-    table = _of(tables["spikes"], experiment)
+    table = of_experiment(tables["spikes"], experiment)
     fits = list(dict.fromkeys(table["fit"]))
     figure, axes = panels(3 * len(fits), height=1.75, columns=3, sharex=True)
     known = False
@@ -162,8 +165,8 @@ def _draw_band(ax: Axes, line: pd.DataFrame, colour: str) -> None:
 
 def spikes_caption(tables: Tables, experiment: str) -> str:
     """Say which pairs, how many, and by how much read-outs rise half-way."""
-    table = _of(tables["spikes"], experiment)
-    statistics = _of(tables["spike_statistics"], experiment)
+    table = of_experiment(tables["spikes"], experiment)
+    statistics = of_experiment(tables["spike_statistics"], experiment)
     hook = table["hook"].iloc[0]
     pairs = counted(statistics["n_pairs"].unique())
     share = statistics[statistics["statistic"] == "unexplained_bump"]
@@ -179,16 +182,11 @@ def spikes_caption(tables: Tables, experiment: str) -> str:
     )
 
 
-def toy_caption(tables: Tables, experiment: str) -> str:
+def toy_caption(tables: Tables) -> str:
     """Say what the toy is, and what its known answer is."""
     return (
         "The toy of superposition: sparse sums of unit directions (n in the name of a fit), read out with the true "
         "dictionary under a threshold and under TopK. Dashed: the median of the closed form for orthonormal directions, in which "
         "feature i has the size (1 − a) fᵢ + a gᵢ at the fraction a, counts as active above the threshold and else is "
-        "lost; what differs from it is interference. " + spikes_caption(tables, experiment)
+        "lost; what differs from it is interference. " + spikes_caption(tables, EXPERIMENT)
     )
-
-
-def has_study(tables: Tables, table: str, experiment: str) -> bool:
-    """Tell whether a table holds rows of an experiment."""
-    return bool((tables[table]["experiment"] == experiment).any())

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -31,15 +32,33 @@ class FigureSpec:
         Tables to a text that says what was measured, on what and how many.
     has_rows : callable
         Tells whether the tables hold the rows that the figure shows.
+
+    The functions of a kind of figure, which every experiment has one of, take the name of the experiment as well.
     """
 
     id: str
-    draw: Callable[[Tables], Figure]
+    draw: Callable[..., Figure]
     tables: tuple[str, ...]
     section: str
     title: str
-    caption: Callable[[Tables], str]
-    has_rows: Callable[[Tables], bool] = lambda tables: True
+    caption: Callable[..., str]
+    has_rows: Callable[..., bool] = lambda tables, experiment="": True
+
+    def of(self, experiment: str) -> FigureSpec:
+        """Return the figure of one experiment, which the first of the tables must hold, from that of its kind."""
+
+        def has_rows(tables: Tables) -> bool:
+            there = bool((tables[self.tables[0]]["experiment"] == experiment).any())
+            return there and self.has_rows(tables, experiment)
+
+        return replace(
+            self,
+            id=f"{self.id}_{experiment}",
+            draw=partial(self.draw, experiment=experiment),
+            title=f"{self.title}: {experiment.replace('_', ' ')}",
+            caption=partial(self.caption, experiment=experiment),
+            has_rows=has_rows,
+        )
 
     def available(self, tables: Tables) -> bool:
         """Tell whether a study has what the figure needs."""
