@@ -14,6 +14,10 @@ rule kmeans:
         "fits"
     conda:
         "../../envs/actspace.yaml"
+    threads: STUDY.compute.threads
+    resources:
+        **on_device(),
+        mem_mb=12000,
     params:
         cfg=stage_cfg("fit"),
         code=code("kmeans"),

@@ -1,21 +1,19 @@
-"""Fit k-means: Lloyd's iterations from one greedy k-means++ start, in memory or in passes over the store.
+"""Fit k-means: Lloyd's iterations from one greedy k-means++ start, over rows in memory or in passes over the store.
 
-Rows in memory go to scikit-learn's Lloyd, which is as fast as faiss' on a CPU and faster than the same in torch, whose every operation waits
-for all threads (tests/benchmarks/kmeans.py). Rows that stay on the disk, and spherical k-means, go to ours, which reads rows anew in each pass.
-In both, an empty cluster moves to the row that is farthest from its centroid. Source: methods reference, 1.2 (K1, K3 and K4; K2 and K2' read the
-centroids of K1 out in another way, see `read_out`)."""
+On a CPU the nearest centroids come from faiss, which finds them at the speed of the matrix product: scikit-learn's Lloyd takes
+1.3 times as long, torch 1.2 times (tests/benchmarks/kmeans.py). On a GPU torch does it, some rows at a time. An empty cluster moves to the row
+that is farthest from its centroid. Source: methods reference, 1.2 (K1, K3 and K4; K2 and K2' read the centroids of K1 out in another way, see
+`read_out`)."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
+import faiss
 import numpy as np
 import torch
-from sklearn import cluster
-from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 from torch.nn import functional
@@ -30,10 +28,11 @@ from actspace.dictionaries.base import (
     PrefixedKMeans,
     SphericalKMeans,
     check_finite,
+    nearest,
 )
 from actspace.errors import StudyError
 
-SCORES_AT_ONCE = 2**22  # (row, cluster) scores held at a time
+SCORES_AT_ONCE = 2**28  # (row, cluster) scores held at a time on a GPU: 1 GiB
 ROWS_AT_ONCE = 2**15
 START_ROWS = 2**18  # rows that a start is chosen from when the data stay on the disk
 MOVED_AT_ONCE = 256  # empty clusters that find a new place in one pass
@@ -77,6 +76,7 @@ def fit(
     n_threads: int = 1,
     spherical: bool = False,
     pca_prefix: int = 0,
+    device: str = "cpu",
 ) -> KMeansFit:
     """Fit centroids to activations.
 
@@ -94,12 +94,13 @@ def fit(
     max_iterations
         Stop after so many passes over the data.
     n_threads
-        Threads for this fit. With three or more, the order in which scikit-learn adds their sums is left to chance: one thread
-        gives the same centroids in every run.
+        Threads for this fit.
     spherical
         Cluster the rows' directions: unit rows, unit centroids.
     pca_prefix
         Number of leading principal components that are kept exactly; what they leave is clustered.
+    device
+        Where the centroids are moved. On a CPU the fit is the same in every run, on a GPU up to the order of sums.
 
     Raises
     ------
@@ -110,23 +111,20 @@ def fit(
     rng = np.random.default_rng(seed)
     with threads(n_threads):
         prefix = _prefix(x, pca_prefix) if pca_prefix else None
-        rows, chunks, offset = _rows_of(x, _preparation(prefix, spherical), not spherical, rng)
+        rows, chunks, offset = _rows_of(x, _preparation(prefix, spherical, device), not spherical, rng)
         if not 1 <= n_clusters <= len(rows):
             raise StudyError(
                 f"k-means: {n_clusters} clusters of {len(rows)} rows; choose fewer clusters (at least 1), or more rows"
             )
         start = rows[plus_plus(rows, n_clusters, rng)]
-        if isinstance(x, np.ndarray) and not spherical:
-            found = scikit_learns(rows.numpy(), start.numpy(), tolerance, max_iterations, n_threads)
-        else:
-            at_rest = tolerance * float(rows.var(0, correction=0).double().mean())
-            found = lloyd(chunks, start, at_rest, max_iterations, spherical)
+        at_rest = tolerance * float(rows.var(0, correction=0).double().mean())
+        found = lloyd(chunks, start, at_rest, max_iterations, spherical)
         total = inertia(chunks, found.centroids)
     kind = SphericalKMeans if spherical else KMeans
-    tensors = {"centroids": found.centroids + offset}
+    tensors = {"centroids": (found.centroids + offset).cpu()}
     if prefix is None:
         return KMeansFit(kind(tensors), total, found.iterations, found.converged)
-    tensors |= {"components": prefix.components, "mean": prefix.mean}
+    tensors |= {"components": prefix.components.cpu(), "mean": prefix.mean.cpu()}
     return KMeansFit(PrefixedKMeans(tensors, variant=kind.family), total, found.iterations, found.converged)
 
 
@@ -134,18 +132,6 @@ def data_of(activations: store.Activations) -> np.ndarray | store.Activations:
     """Return the rows for `fit`: read into memory if they take at most 4 GiB, or else as they are."""
     n_bytes = 4 * activations.d_model * len(activations.norms())
     return activations if n_bytes > MEMORY_BYTES else activations.read().x.numpy()
-
-
-def scikit_learns(x: np.ndarray, start: np.ndarray, tolerance: float, max_iterations: int, n_threads: int) -> Lloyd:
-    """Do the same as `lloyd` on rows (row, d_model) in memory, with scikit-learn; `tolerance` as in `fit`."""
-    found = cluster.KMeans(len(start), init=start, n_init=1, max_iter=max_iterations, tol=tolerance)
-    with threadpool_limits(n_threads), warnings.catch_warnings():
-        warnings.simplefilter("error", ConvergenceWarning)
-        try:
-            found.fit(x)
-        except ConvergenceWarning as warning:
-            raise _too_few(len(start), len(x)) from warning
-    return Lloyd(torch.from_numpy(found.cluster_centers_), int(found.n_iter_), bool(found.n_iter_ < max_iterations))
 
 
 def _too_few(n_clusters: int, n_rows: int) -> StudyError:
@@ -186,27 +172,29 @@ def lloyd(chunks: Chunks, start: Tensor, at_rest: float, max_iterations: int, sp
 
 def tally(chunks: Chunks, centroids: Tensor) -> Tally:
     """Assign all rows to the nearest of the centroids (cluster, d_model), and sum them up."""
-    sums, counts = torch.zeros(centroids.shape, dtype=torch.float64), torch.zeros(len(centroids), dtype=torch.float64)
+    sums = torch.zeros_like(centroids, dtype=torch.float64)
+    counts = sums.new_zeros(len(centroids))
     for rows, clusters in assigned(chunks, centroids):
         number = torch.bincount(clusters, minlength=len(centroids))
-        # Rows in the order of their clusters, summed in one go: a third of the time that adding them one by one takes.
-        sums += torch.segment_reduce(rows[clusters.argsort()], "sum", lengths=number, axis=0, initial=0)
+        # Rows in the order of their clusters, in one go: adding row by row makes threads wait for one another.
+        sums += functional.embedding_bag(clusters.argsort(), rows, number.cumsum(0) - number, mode="sum")
         counts += number
     return Tally(sums, counts)
 
 
 def assigned(chunks: Chunks, centroids: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield chunks of rows with the numbers (row,) of their nearest centroids."""
-    half_squares, weights = centroids.square().sum(1) / 2, centroids.T.contiguous()
-    step = max(64, SCORES_AT_ONCE // len(centroids))
-    scores = torch.empty(step, len(centroids))
-
-    def nearest(rows: Tensor) -> Tensor:
-        # ||x - c||^2 / 2 without its ||x||^2, in memory that stays in the cache.
-        return torch.addmm(half_squares, rows, weights, alpha=-1, out=scores[: len(rows)]).argmin(1)
-
     for rows in chunks():
-        yield rows, torch.cat([nearest(part) for part in rows.split(step)])
+        yield rows, _nearest(rows, centroids)
+
+
+def _nearest(rows: Tensor, centroids: Tensor) -> Tensor:
+    """Find the nearest of the centroids (cluster, d_model) of each row (row, d_model): int64 of shape (row,)."""
+    if rows.is_cuda:
+        step = max(64, SCORES_AT_ONCE // len(centroids))
+        return torch.cat([nearest(some, centroids) for some in rows.split(step)])
+    _, found = faiss.knn(rows.numpy(), centroids.numpy(), 1)
+    return torch.from_numpy(found[:, 0])
 
 
 def farthest(chunks: Chunks, centroids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -216,14 +204,15 @@ def farthest(chunks: Chunks, centroids: Tensor) -> tuple[Tensor, Tensor, Tensor]
     -------
     rows (few, d_model), their squared distances (few,), and the numbers (few,) of their centroids
     """
-    far, distances, clusters = centroids[:0], torch.zeros(0), torch.zeros(0, dtype=torch.int64)
-    for rows, nearest in assigned(chunks, centroids):
-        gaps = (rows - centroids[nearest]).square().sum(1)
+    far, distances = centroids[:0], centroids.new_zeros(0)
+    clusters = torch.zeros(0, dtype=torch.int64, device=centroids.device)
+    for rows, own in assigned(chunks, centroids):
+        gaps = (rows - centroids[own]).square().sum(1)
         worst = gaps.topk(min(MOVED_AT_ONCE, len(gaps))).indices
         together = torch.cat([distances, gaps[worst]])
         kept = together.topk(min(MOVED_AT_ONCE, len(together))).indices
         far, distances = torch.cat([far, rows[worst]])[kept], together[kept]
-        clusters = torch.cat([clusters, nearest[worst]])[kept]
+        clusters = torch.cat([clusters, own[worst]])[kept]
     return far, distances, clusters
 
 
@@ -255,7 +244,7 @@ def fill_empty(found: Tally, far: Tensor, distances: Tensor, clusters: Tensor) -
 
 def inertia(chunks: Chunks, centroids: Tensor) -> float:
     """Sum the squared distances of all rows to the nearest of the centroids (cluster, d_model), in float64."""
-    gaps = (rows.double() - centroids[nearest].double() for rows, nearest in assigned(chunks, centroids))
+    gaps = (rows.double() - centroids[own].double() for rows, own in assigned(chunks, centroids))
     return sum(float(gap.square().sum()) for gap in gaps)
 
 
@@ -282,7 +271,7 @@ def plus_plus(x: Tensor, n_clusters: int, rng: np.random.Generator) -> list[int]
     nearest = (squares + squares[chosen[0]] - 2 * (x @ x[chosen[0]])).clamp_(min=0)
     while len(chosen) < n_clusters:
         cumulative = nearest.double().cumsum(0)
-        drawn = torch.searchsorted(cumulative, torch.from_numpy(rng.random(trials)) * cumulative[-1])
+        drawn = torch.searchsorted(cumulative, torch.from_numpy(rng.random(trials)).to(x.device) * cumulative[-1])
         drawn = drawn.clamp_(max=len(x) - 1)
         distances = squares + squares[drawn, None] - 2 * (x[drawn] @ x.T)
         distances = torch.minimum(distances.clamp_(min=0), nearest)
@@ -315,11 +304,12 @@ def _prefix(x: np.ndarray | store.Activations, rank: int) -> PCA:
     return pca.fit(mean.numpy(), covariance.numpy(), rank)
 
 
-def _preparation(prefix: PCA | None, spherical: bool) -> Callable[[Tensor], Tensor]:
+def _preparation(prefix: PCA | None, spherical: bool, device: str) -> Callable[[Tensor], Tensor]:
     """Return what is done to rows (row, d_model) before they are clustered."""
+    prefix = prefix and prefix.to(device)
 
     def prepare(x: Tensor) -> Tensor:
-        x = x.float()
+        x = x.to(device, torch.float32)
         x = x if prefix is None else x - prefix(x)
         return functional.normalize(x, dim=1) if spherical else x
 
@@ -349,10 +339,11 @@ def _finite(x: np.ndarray) -> Tensor:
 
 @contextmanager
 def threads(n: int) -> Iterator[None]:
-    """Let torch use so many threads, and as many as before afterwards."""
+    """Let torch and faiss use so many threads, and as many as before afterwards."""
     before = torch.get_num_threads()
     torch.set_num_threads(n)
     try:
-        yield
+        with threadpool_limits(n):
+            yield
     finally:
         torch.set_num_threads(before)
