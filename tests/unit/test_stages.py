@@ -452,6 +452,33 @@ def test_nulls_are_fits_and_data_of_their_own_and_change_no_other():
     assert not moved
 
 
+def test_a_null_may_have_some_families_alone_and_read_outs_bring_their_centroids():
+    study = changed(
+        ("dictionaries/both/nulls", ["gaussian", "shuffled"]),
+        ("dictionaries/both/kmeans/variants", ["centroid", "unit"]),
+        ("dictionaries/both/null_families", {"shuffled": ["kmeans_unit"]}),
+    )
+    member = study.dictionaries["both"]
+    assert stages.fits_to(member, "real") == stages.fits_to(member, "gaussian") == [*stages.fits(member)]
+    assert stages.fits_to(member, "shuffled") == ["kmeans-k4-s0", "kmeans_unit-k4-s0"]
+
+
+@pytest.mark.parametrize(
+    ("families", "message"),
+    [
+        ({"shuffled": ["pca"]}, "null_families: the study has no null 'shuffled'; it has: gaussian"),
+        (
+            {"gaussian": ["sae"]},
+            "null_families.gaussian: 'sae' is no family of this study; there are: kmeans, pca, topk",
+        ),
+        ({"gaussian": []}, "null_families.gaussian: 'an empty list' is no family"),
+    ],
+)
+def test_a_null_or_a_family_that_is_not_there_is_refused(families, message):
+    with pytest.raises(StudyError, match=message):
+        changed(("dictionaries/both/null_families", families))
+
+
 def test_the_untrained_null_must_be_of_the_same_tokens_and_hooks():
     with pytest.raises(
         StudyError, match="untrained: there is no capture with `weights: random` of the tokens 'prompts'"

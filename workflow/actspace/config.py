@@ -486,6 +486,11 @@ class Dictionaries(Strict):
         None,
         description="Another null of data: a capture of the same tokens and hooks with `weights: random`.",
     )
+    null_families: dict[Literal["gaussian", "shuffled", "untrained"], list[str]] = Field(
+        default_factory=dict,
+        description="Families of dictionaries, as the names of their fits begin (`kmeans`, `topk`), that alone are fitted to a null "
+        "of data; to nulls that are not listed here, every family is.",
+    )
     splice_sequences: NonNegative = Field(
         0, description="Held-out sequences run with the reconstruction in place of the activation; 0 for none."
     )

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from actspace import stages
-from actspace.config import Study
+from actspace.config import Dictionaries, Study
 from actspace.errors import StudyError
 from actspace.perturbations import families
 
@@ -35,6 +35,8 @@ def read_study(config: dict[str, Any], name: str = "config") -> Study:
         raise StudyError("\n".join(dict.fromkeys(lines))) from None
     for where, dictionaries, fit, what, kinds in _named_fits(study):
         _check_fit(study, f"{name}: {where}", dictionaries, fit, what, kinds)
+    for where, member in study.dictionaries.items():
+        _check_null_families(f"{name}: dictionaries.{where}.null_families", member)
     return study
 
 
@@ -63,6 +65,19 @@ def _check_fit(study: Study, where: str, dictionaries: str, fit: str, what: str,
         hint = f"; did you mean '{near[0]}'?" if near else ""
         there = f"there are: {', '.join(known) or 'none'}{hint}"
         raise StudyError(f"{where}: '{fit}' is not {what} of `dictionaries.{dictionaries}`; {there}")
+
+
+def _check_null_families(where: str, member: Dictionaries) -> None:
+    """Refuse a family that a dictionary study has not, or that no null can have, and a null that it has not."""
+    there = list(dict.fromkeys(stages.fit_labels(fit)["family"] for fit in stages.fits(member)))
+    known = [family for family in there if family != stages.GIVEN]
+    nulls = stages.kinds_of_data(member)[1:]
+    for null, wanted in member.null_families.items():
+        if null not in nulls:
+            raise StudyError(f"{where}: the study has no null '{null}'; it has: {', '.join(nulls) or 'none'}")
+        if not wanted or not {*wanted} <= {*known}:
+            found = next((family for family in wanted if family not in known), "an empty list")
+            raise StudyError(f"{where}.{null}: '{found}' is no family of this study; there are: {', '.join(known)}")
 
 
 def _line(details: dict[str, Any], config: dict[str, Any]) -> str:

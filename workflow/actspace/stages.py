@@ -129,8 +129,16 @@ def _null_fits(member: Dictionaries) -> dict[str, dict[str, Any]]:
 
 
 def fits_to(member: Dictionaries, data: str) -> list[str]:
-    """List the fits of a dictionary study to one kind of data; SAEs that were trained elsewhere were so on real data."""
-    return [fit for fit in fits(member) if data == "real" or not fit.startswith(f"{GIVEN}-")]
+    """List the fits of a dictionary study to one kind of data, with those that a read-out of centroids takes them from.
+
+    SAEs that were trained elsewhere were so on real data.
+    """
+    every = [*fits(member)]
+    if data == "real":
+        return every
+    wanted = member.null_families.get(data) or {fit_labels(fit)["family"] for fit in every} - {GIVEN}
+    chosen = [fit for fit in every if fit_labels(fit)["family"] in wanted]
+    return [fit for fit in every if fit in {*chosen, *map(read_from, chosen)}]
 
 
 def fit_files(fit: str) -> list[str]:
@@ -417,9 +425,9 @@ def dictionary_metrics(study: Study, dictionaries: str, hook: str, data: str, fi
     }
 
 
-def matched(member: Dictionaries) -> bool:
-    """Say whether a dictionary study has two fits that differ in one respect."""
-    return bool(pairs(fits(member)))
+def matched(member: Dictionaries, data: str = "real") -> bool:
+    """Say whether a dictionary study has two fits to some data that differ in one respect."""
+    return bool(pairs(fits_to(member, data)))
 
 
 def selective(member: Dictionaries) -> bool:

@@ -102,9 +102,9 @@ def all_matches():
     return [
         f"results/{STUDY.study}/dictionaries/{name}/{hook}/{data}/matches.parquet"
         for name, member in STUDY.dictionaries.items()
-        if stages.matched(member)
         for hook in member.hooks
         for data in stages.kinds_of_data(member)
+        if stages.matched(member, data)
     ]
 
 
