@@ -98,5 +98,7 @@ def test_the_pool_leaves_out_what_the_capture_leaves_out(inputs):
 
 
 def test_fewer_prompts_than_asked_for_are_refused(inputs):
+    known = setting.load(inputs, {**CFG, "n_prompts": 13}, "cpu").activations
+    assert [numbers.tolist() for numbers in known.batches(5, 2)] == [[0, 1], [2, 3], [4]]
     with pytest.raises(StudyError, match="prompts: 13 asked for and 12 at hand; lower it or use more text"):
-        setting.load(inputs, {**CFG, "n_prompts": 13}, "cpu")
+        next(known.batches(13, 2))

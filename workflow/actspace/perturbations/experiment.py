@@ -15,7 +15,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from actspace.errors import StudyError
 from actspace.models import to_gauge
 from actspace.perturbations.bases import base_activations
 from actspace.perturbations.curves import Sweep
@@ -73,17 +72,14 @@ def run_experiment(
     StudyError
         If there are too few prompts or documents, a grid is too coarse, or a direction has no path.
     """
-    engine, available = setting.engine, len(setting.activations.token_ids)
-    if available < cfg["n_prompts"]:
-        raise StudyError(f"prompts: {cfg['n_prompts']} asked for and {available} at hand; lower it or use more text")
+    engine = setting.engine
     paths = [path_of(name, cfg["length"] or 2 * setting.activations.typical_distance) for name in cfg["paths"]]
     for path in paths:
         path.grid(cfg["steps"])
     per_prompt = len(cfg["directions"]) * cfg["draws"] * cfg["steps"] * engine.model.d_model
     batch = max(1, ELEMENTS_PER_BATCH.get(engine.model.device.type, ELEMENTS_PER_BATCH["cpu"]) // per_prompt)
     curves, thresholds = [], []
-    for first in range(0, cfg["n_prompts"], batch):
-        numbers = np.arange(first, min(first + batch, cfg["n_prompts"]))
+    for numbers in setting.activations.batches(cfg["n_prompts"], batch):
         for base, sweep in _sweeps(setting, cfg, paths, numbers, seed):
             labels = {"experiment": cfg["experiment"], "weights": cfg["weights"], "base": base, "path": sweep.path.name}
             rows = _rows(cfg["directions"], numbers, cfg["draws"]).assign(**labels, site=engine.site)

@@ -118,13 +118,12 @@ def run_regions(
         If there are too few prompts or others, or two ends of a path give the same output.
     """
     engine, known, n = setting.engine, setting.activations, cfg["n_prompts"]
-    token_ids, real = known.token_ids[:n], known.real[:n]
-    if len(token_ids) < n:
-        raise StudyError(f"prompts: {n} asked for and {len(token_ids)} at hand; lower it or use more text")
-    others = draw_others(real, known.documents[:n], cfg["pairs"], seed)
+    (numbers,) = known.batches(n, n)
+    token_ids, real = known.token_ids[numbers], known.real[numbers]
+    others = draw_others(real, known.documents[numbers], cfg["pairs"], seed)
     regions = cluster_outputs(undisturbed(engine, token_ids, real), cfg["clusters"], seed)
     tables = []
-    for walks in _batches(engine, real, others, cfg["steps"]):
+    for walks in _batches(setting, others, cfg["steps"]):
         prompts = engine.prepare(token_ids[torch.from_numpy(walks.numbers)])
         late = engine.outputs(prompts, walks.vectors.flatten(1, 2)).cpu().reshape(walks.vectors.shape)
         tables.append(_table(walks, late, regions, cells))
@@ -143,13 +142,12 @@ def undisturbed(engine: Engine, token_ids: Tensor, real: NDArray) -> NDArray[np.
     return torch.cat(parts).numpy()
 
 
-def _batches(engine: Engine, real: NDArray, others: NDArray, steps: int) -> Iterator[Walks]:
+def _batches(setting: Setting, others: NDArray, steps: int) -> Iterator[Walks]:
     """Yield the paths of as many prompts at a time as memory is meant for."""
-    fractions = torch.linspace(0, 1, steps, dtype=torch.float64)
-    budget = ELEMENTS_PER_BATCH.get(engine.model.device.type, ELEMENTS_PER_BATCH["cpu"])
+    real, fractions = setting.activations.real, torch.linspace(0, 1, steps, dtype=torch.float64)
+    budget = ELEMENTS_PER_BATCH.get(setting.engine.model.device.type, ELEMENTS_PER_BATCH["cpu"])
     batch = max(1, budget // (others.shape[1] * steps * real.shape[1]))
-    for first in range(0, len(real), batch):
-        numbers = np.arange(first, min(first + batch, len(real)))
+    for numbers in setting.activations.batches(len(others), batch):
         start, end = torch.from_numpy(real[numbers])[:, None], torch.from_numpy(real[others[numbers]])
         # lerp, because it is exact at both ends: the path ends at the other activation itself.
         yield Walks(numbers, others[numbers], torch.lerp(start[:, :, None], end[:, :, None], fractions[:, None]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -36,6 +36,19 @@ class Activations:
     """(prompt, d_model): activation at the site, at the last position of each prompt."""
     pool: Pool
     """Real activations to draw targets from, at the same position."""
+
+    def batches(self, n_prompts: int, size: int) -> Iterator[NDArray]:
+        """Yield the numbers of the first prompts, `size` at a time.
+
+        Raises
+        ------
+        StudyError
+            If there are fewer than `n_prompts`.
+        """
+        if (available := len(self.token_ids)) < n_prompts:
+            raise StudyError(f"prompts: {n_prompts} asked for and {available} at hand; lower it or use more text")
+        for first in range(0, n_prompts, size):
+            yield np.arange(first, min(first + size, n_prompts))
 
     @cached_property
     def moments(self) -> Sums:
@@ -84,12 +97,13 @@ def load(inputs: Any, cfg: Mapping[str, Any], device: str) -> Setting:
         what norm on rows are left out of the pool. For experiments that use them, `dictionary`, `clusters` and `probe`:
         lists whose first file is the one to read.
     cfg : mapping
-        `model`, `site`, `read`, `position` ("last" or a number), `n_prompts`, `rows_per_launch`, `jensen_shannon`.
+        `model`, `site`, `read`, `position` ("last" or a number), `n_prompts` (at most; whoever uses them asks for as many
+        as it needs), `rows_per_launch`, `jensen_shannon`.
 
     Raises
     ------
     StudyError
-        If there are fewer prompts than asked for, or a file or the model cannot be used.
+        If a file or the model cannot be used.
     """
     settings = cfg["model"]
     folder = models.locate(settings["source"], inputs.get("weights"), settings["trust_remote_code"])
@@ -109,8 +123,6 @@ def load(inputs: Any, cfg: Mapping[str, Any], device: str) -> Setting:
     pool = store.read(inputs.pool, positions=[position], max_norm=moments.load(inputs.moments).max_norm)
     # Rows of one position stand in the order of the sequences, so one choice serves tokens and activations.
     chosen = tokens.spread(prompts, cfg["n_prompts"])
-    if len(chosen) < cfg["n_prompts"]:
-        raise StudyError(f"prompts: {cfg['n_prompts']} asked for and {len(chosen)} at hand; lower it or use more text")
     activations = Activations(
         token_ids=torch.from_numpy(token_ids[chosen, : position + 1]),
         documents=bases.column("document_id")[chosen],

@@ -7,12 +7,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from actspace.errors import StudyError
 from actspace.models import to_gauge
 from actspace.perturbations.curves import Sweep
 from actspace.perturbations.directions import Targets, draw_targets
@@ -72,13 +70,9 @@ def starts(setting: Setting, n_prompts: int, draws: int, seed: int, rows: int) -
         If there are too few prompts, or too few documents to draw targets from.
     """
     engine, known = setting.engine, setting.activations
-    if (available := len(known.token_ids)) < n_prompts:
-        raise StudyError(f"prompts: {n_prompts} asked for and {available} at hand; lower it or use more text")
-    together = max(1, engine.rows_per_launch // rows)
-    for first in range(0, n_prompts, together):
-        numbers = np.arange(first, min(first + together, n_prompts))
+    for numbers in known.batches(n_prompts, max(1, engine.rows_per_launch // rows)):
         prompts = engine.prepare(known.token_ids[torch.from_numpy(numbers)])
         bases = to_gauge(torch.from_numpy(known.real[numbers]), engine.gauge)
         documents = known.documents[numbers]
-        targets = draw_targets(known.pool, known.gaussian, documents, draws, engine.gauge, seed, first)
+        targets = draw_targets(known.pool, known.gaussian, documents, draws, engine.gauge, seed, int(numbers[0]))
         yield Start(engine, numbers, prompts, engine.reference(prompts, bases.to(engine.model.device)), bases, targets)
