@@ -507,8 +507,8 @@ def between(path: str, value: Any) -> dict[str, Any]:
         (
             "spikes/saes/fits/0",
             "topk-n8-k3-s0",
-            "spikes.saes.fits[0]: 'topk-n8-k3-s0' is not a fit of `dictionaries.both`; there are: kmeans-k4-s0, "
-            "topk-n8-k2-s0; did you mean 'topk-n8-k2-s0'?",
+            "spikes.saes.fits[0]: 'topk-n8-k3-s0' is not a fit that encodes activations of `dictionaries.both`; there are: "
+            "kmeans-k4-s0, topk-n8-k2-s0; did you mean 'topk-n8-k2-s0'?",
         ),
         ("spikes/saes/steps", 20, "spikes.saes.steps: 20 steps have no middle; use an odd number"),
         ("toy_superposition/features", [4], "toy_superposition.active: 6, but there are 4 features; lower it"),
@@ -517,6 +517,12 @@ def between(path: str, value: Any) -> dict[str, Any]:
 )
 def test_regions_and_spikes_refuse_what_cannot_be(path, value, line):
     assert complaint(between(path, value)) == line
+
+
+def test_a_dictionary_that_looks_at_tokens_reads_no_vectors_between_activations():
+    config = between("dictionaries/both/token_identity", True)
+    config["spikes"]["saes"]["fits"] = ["kmeans-k4-s0", "token_identity"]
+    assert "'token_identity' is not a fit that encodes activations of `dictionaries.both`" in complaint(config)
 
 
 def test_cells_are_those_of_k_means():

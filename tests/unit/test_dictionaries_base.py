@@ -105,24 +105,24 @@ def test_decoding_by_rows_equals_the_dense_product():
 
 
 def test_encoding_in_chunks_changes_nothing(dictionary, monkeypatch):
-    x = gaussian(23, D_MODEL, seed=6)
-    whole = dictionary(x)
+    x, tokens = gaussian(23, D_MODEL, seed=6), torch.arange(23)
+    whole = dictionary(x, tokens)
     monkeypatch.setattr(base, "SCORES_AT_ONCE", 5 * dictionary.n_latents)
-    torch.testing.assert_close(dictionary(x), whole)
+    torch.testing.assert_close(dictionary(x, tokens), whole)
 
 
 def test_half_precision_activations_are_encoded_in_the_dictionarys_dtype(dictionary):
-    x = gaussian(4, D_MODEL).half()
-    assert torch.equal(dictionary(x), dictionary(x.float()))
+    x, tokens = gaussian(4, D_MODEL).half(), torch.arange(4)
+    assert torch.equal(dictionary(x, tokens), dictionary(x.float(), tokens))
 
 
 def test_a_dictionary_survives_saving(dictionary, tmp_path):
-    path, x = tmp_path / "fit", gaussian(10, D_MODEL)
+    path, x, tokens = tmp_path / "fit", gaussian(10, D_MODEL), torch.arange(10)
     base.save(dictionary, path, {"study": "s"})
     loaded = base.load(path)
     assert type(loaded) is type(dictionary)
     assert (loaded.d_model, loaded.n_latents) == (dictionary.d_model, dictionary.n_latents)
-    assert torch.equal(loaded(x), dictionary(x))
+    assert torch.equal(loaded(x, tokens), dictionary(x, tokens))
     assert base.read_metadata(path) == {"study": "s"}
     assert loaded.settings == dictionary.settings
     names = sorted(file.relative_to(tmp_path).as_posix() for file in tmp_path.rglob("*") if file.is_file())
@@ -189,7 +189,7 @@ def test_a_damaged_header_is_reported_with_the_file(tmp_path):
 
 def test_activations_of_another_width_are_refused(dictionary):
     with pytest.raises(StudyError, match="made for d_model 6, got activations of shape"):
-        dictionary.encode(torch.zeros(2, D_MODEL + 1))
+        dictionary.encode(torch.zeros(2, D_MODEL + 1), torch.zeros(2, dtype=torch.int64))
 
 
 CENTROIDS = torch.tensor([[4.0, 1], [1, 3]])

@@ -197,3 +197,21 @@ def test_definition_a_agrees_with_the_calculator_of_saelens(tmp_path):
     command = [str(SAELENS), "-c", CALCULATOR, str(tmp_path / "arrays.npz")]
     printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     assert evaluate(dictionary, x).value["fvu_pooled"] == pytest.approx(1 - float(printed.split()[-1]), abs=1e-4)
+
+
+def test_no_interval_where_a_resample_has_nothing_to_explain():
+    # Two documents, each of one vector written twice: a resample of the one alone has no variance.
+    x = torch.tensor([[1.0, 0.3], [1.0, 0.3], [3.0, 0.7], [3.0, 0.7]])
+    found = evaluate(golden_dictionary(), x, np.array([0, 0, 1, 1]), n_boot=50)
+    undefined = ["fvu_pooled", "fvu_per_dimension", "fvu_residual_variance"]  # B keeps the distances in all data
+    assert found.value[[*GOLDEN]].notna().all()
+    assert found.loc[undefined, ["low", "high"]].isna().all(axis=None)
+    assert found.loc["fvu_uncentred", ["low", "high"]].notna().all()
+
+
+def test_a_share_of_nothing_is_no_number():
+    assert metrics.ratio(np.array([1.0, 0.0, 3.0]), np.array([0, 0, 4])).tolist() == [
+        pytest.approx(np.nan, nan_ok=True),
+        pytest.approx(np.nan, nan_ok=True),
+        0.75,
+    ]

@@ -82,6 +82,10 @@ def dictionary_metrics() -> pd.DataFrame:
                 "fraction_alive": 0.93,
                 "bits_per_vector": l0 * np.log2(n),
             }
+            if family in ("topk", "l1"):
+                kinds = {"": 0.4, "_isotropic": 0.46, "_covariance_random": 0.41}
+                values |= {f"share_positive{kind}": share for kind, share in kinds.items()}
+                values |= {f"least_active{kind}": 0.1 for kind in kinds}
             if data == "real" and family in ("kmeans", "topk"):
                 values["ce_loss_recovered"] = 1 - fvu
             for metric, value in values.items():
@@ -97,6 +101,20 @@ def dictionary_densities() -> pd.DataFrame:
     low = np.array([-np.inf, -4.0, -3.75, -3.0])
     bins = pd.DataFrame({"log10_frequency_low": low, "log10_frequency_high": low + 0.25, "latents": [1, 3, 4, 2]})
     return fits.merge(bins, how="cross")
+
+
+def dictionary_preactivations() -> pd.DataFrame:
+    """Histograms of every SAE: what is held out has the longer tail."""
+    fits = dictionary_metrics().query("family in ('topk', 'l1')")
+    fits = fits.drop(columns=["metric", "value", "low", "high", "n_rows", "n_documents"]).drop_duplicates()
+    counts = {"held_out": [5, 900, 90, 5], "isotropic": [40, 400, 60, 0], "covariance_random": [20, 450, 30, 0]}
+    low = np.array([-0.25, 0.0, 0.25, 1.0])
+    bins = [
+        pd.DataFrame({"vectors": kind, "scaled_low": low, "scaled_high": low + 1 / 32, "pre_activations": count})
+        for kind, count in counts.items()
+    ]
+    table = fits.merge(pd.concat(bins, ignore_index=True), how="cross")
+    return table[table["pre_activations"] > 0]
 
 
 def dictionary_matches() -> pd.DataFrame:
@@ -271,6 +289,7 @@ def study_tables(n_prompts: int = 6, n_draws: int = 2) -> dict[str, pd.DataFrame
     return {
         "dictionary_metrics": dictionary_metrics(),
         "dictionary_densities": dictionary_densities(),
+        "dictionary_preactivations": dictionary_preactivations(),
         "dictionary_matches": dictionary_matches(),
         "training_curves": training_curves(),
         "toy_truth": toy_truth(),

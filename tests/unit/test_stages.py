@@ -442,6 +442,8 @@ def test_nulls_are_fits_and_data_of_their_own_and_change_no_other():
     names = ["token_identity", "random_points-k4-s0", "random_directions-n8-k2-s0"]
     assert [*stages.fits(member)][-3:] == names
     assert [stages.fit_labels(name)["k"] for name in names] == [1, 1, 2]
+    assert [stages.is_sae(name) for name in names] == [False, False, True]
+    assert stages.fit_files(names[2]) == [f"{names[2]}/sae_weights.safetensors", f"{names[2]}/cfg.json"]
     assert stages.kinds_of_data(member) == ["real", "gaussian", "shuffled", "untrained"]
     assert ("drawn", PRE) in stages.hooks_with_moments(study)
     assert stages.fit(study, "both", PRE, "untrained", "pca-r2")["first_position"] == 3

@@ -42,7 +42,8 @@ def read_study(config: dict[str, Any], name: str = "config") -> Study:
 
 def _named_fits(study: Study) -> Iterator[tuple[str, str, str, str, set[str]]]:
     """Yield every fit that a section names: place, dictionary study, fit, what it must be in words, and its families."""
-    every = {stages.fit_labels(fit)["family"] for member in study.dictionaries.values() for fit in stages.fits(member)}
+    reads_vectors = [fit for member in study.dictionaries.values() for fit in stages.spliced(member)]
+    every = {stages.fit_labels(fit)["family"] for fit in reads_vectors}
     kinds = {families.DICTIONARY: {*stages.SAES, stages.GIVEN}, families.CLUSTERS: {"kmeans"}}
     for name, member in study.perturbations.items():
         for key, kind in kinds.items():
@@ -54,7 +55,7 @@ def _named_fits(study: Study) -> Iterator[tuple[str, str, str, str, set[str]]]:
             yield f"regions.{name}.cells.fit", cells.study, cells.fit, what, kinds[families.CLUSTERS]
     for name, spike in study.spikes.items():
         for i, fit in enumerate(spike.fits):
-            yield f"spikes.{name}.fits[{i}]", spike.dictionaries, fit, "a fit", every
+            yield f"spikes.{name}.fits[{i}]", spike.dictionaries, fit, "a fit that encodes activations", every
 
 
 def _check_fit(study: Study, where: str, dictionaries: str, fit: str, what: str, kinds: set[str]) -> None:

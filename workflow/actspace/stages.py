@@ -56,7 +56,7 @@ CLUSTERS = {
 CLUSTERINGS = (*CLUSTERS.values(), *(f"pca_{family}" for family in CLUSTERS.values()))
 ONLY_DRAWN = (
     *("toy_points", "toy_directions", "perturbation_curves", "triangles", "planes", "regions", "spikes"),
-    "dictionary_densities",
+    *("dictionary_densities", "dictionary_preactivations"),
 )
 """Tables too long, or too plain, for anybody to open as CSV."""
 
@@ -123,8 +123,7 @@ def _null_fits(member: Dictionaries) -> dict[str, dict[str, Any]]:
         found |= {f"random_points-k{k}-s{s}": {"kind": "random_points", "n_clusters": k} for k, s in pairs}
     if (drawn := member.random_directions) is not None:
         for n, k, s in itertools.product(drawn.latents, drawn.k, drawn.seeds):
-            settings = {"kind": "random_directions", "n_latents": n, "k": k}
-            found[f"random_directions-n{n}-k{k}-s{s}"] = settings
+            found[f"random_directions-n{n}-k{k}-s{s}"] = {"n_latents": n, "k": k}
     return found
 
 
@@ -142,12 +141,17 @@ def fits_to(member: Dictionaries, data: str) -> list[str]:
     return [fit for fit in every if fit in {*chosen, *map(read_from, chosen)}]
 
 
+def is_sae(fit: str) -> bool:
+    """Say whether a fit is a sparse autoencoder: trained here or elsewhere, or made of random directions."""
+    return fit.split("-")[0] in (*SAES, GIVEN, "random_directions")
+
+
 def fit_files(fit: str) -> list[str]:
     """List the artifacts of a fit, beside the tables about it: first the one that it is read from.
 
     SAEs are folders in the format of SAELens, all others one file.
     """
-    if fit.split("-")[0] in (*SAES, GIVEN):
+    if is_sae(fit):
         return [f"{fit}/{layout.WEIGHTS}", f"{fit}/{layout.CONFIG}"]
     return [f"{fit}.safetensors"]
 
@@ -207,7 +211,13 @@ def tables(study: Study) -> list[str]:
     """List the tables that claims, figures and the page read."""
     found = ["activations"] if hooks_with_moments(study) else []
     found += (
-        ["dictionary_metrics", "dictionary_densities", "training_curves", "rate_distortion"]
+        [
+            "dictionary_metrics",
+            "dictionary_densities",
+            "dictionary_preactivations",
+            "training_curves",
+            "rate_distortion",
+        ]
         if study.dictionaries
         else []
     )
@@ -232,6 +242,8 @@ def figures(study: Study) -> dict[str, tuple[str, str]]:
     always = ("unexplained_variance", "description_length", "dictionary_size", "variance_definitions")
     found |= dict.fromkeys(always, dictionaries) if study.dictionaries else {}
     found |= {"densities": dictionaries} if any(map(selective, study.dictionaries.values())) else {}
+    saes = any(is_sae(fit) for member in study.dictionaries.values() for fit in fits(member))
+    found |= {"pre_activations": dictionaries} if saes else {}
     found |= {"dictionary_matches": dictionaries} if any(map(matched, study.dictionaries.values())) else {}
     found |= {"loss_recovered": dictionaries} if any(d.splice_sequences for d in study.dictionaries.values()) else {}
     trained = any(getattr(member, family) for member in study.dictionaries.values() for family in SAES)

@@ -53,7 +53,7 @@ rule null_dictionary:
     log:
         f"{FIT_LOG}.log",
     wildcard_constraints:
-        fit="(random_points-|random_directions-|token_identity)[^/]*",
+        fit="(random_points-|token_identity)[^/]*",
     group:
         "fits"
     conda:
@@ -63,6 +63,26 @@ rule null_dictionary:
         code=code("null_dictionary"),
     script:
         "../scripts/null_dictionary.py"
+
+
+rule random_directions:
+    input:
+        **needs(activations=fit_data("train"), moments=fit_moments),
+    output:
+        **made(fit=f"{FIT}/sae_weights.safetensors", cfg=f"{FIT}/cfg.json"),
+    log:
+        f"{FIT_LOG}.log",
+    wildcard_constraints:
+        fit="random_directions-[^/]+",
+    group:
+        "fits"
+    conda:
+        "../../envs/actspace.yaml"
+    params:
+        cfg=stage_cfg("fit"),
+        code=code("random_directions"),
+    script:
+        "../scripts/random_directions.py"
 
 
 rule pca:
@@ -141,7 +161,11 @@ rule dictionary_metrics:
             moments=fit_moments,
         ),
     output:
-        **made(table=f"{FIT}.metrics.parquet", density=f"{FIT}.density.parquet"),
+        **made(
+            table=f"{FIT}.metrics.parquet",
+            density=f"{FIT}.density.parquet",
+            preactivations=f"{FIT}.preactivations.parquet",
+        ),
     log:
         f"{FIT_LOG}.metrics.log",
     group:
@@ -198,10 +222,16 @@ rule splice:
 
 rule dictionary_tables:
     input:
-        **needs(metrics=all_metrics(), densities=all_densities(), curves=all_curves()),
+        **needs(
+            metrics=all_metrics(),
+            densities=all_histograms("density"),
+            preactivations=preactivations_of_saes(),
+            curves=all_curves(),
+        ),
     output:
         **made(
             densities=f"{R}/tables/dictionary_densities.parquet",
+            preactivations=f"{R}/tables/dictionary_preactivations.parquet",
             metrics=f"{R}/tables/dictionary_metrics.parquet",
             metrics_csv=f"{R}/tables/dictionary_metrics.csv",
             curves=f"{R}/tables/training_curves.parquet",

@@ -142,9 +142,13 @@ def all_metrics():
     return paths + [f"results/{STUDY.study}/dictionaries/{name}/{hook}/splice.parquet" for name, hook in spliced]
 
 
-def all_densities():
-    """How often the latents of every fit fire."""
-    return [f"{path}.density.parquet" for name in STUDY.dictionaries for _, _, path in fit_members(name)]
+def all_histograms(kind):
+    """How often the latents of every fit fire (`density`), or their pre-activations, of which only SAEs have any."""
+    return [f"{path}.{kind}.parquet" for name in STUDY.dictionaries for _, _, path in fit_members(name)]
+
+
+def preactivations_of_saes():
+    return [path for path in all_histograms("preactivations") if stages.is_sae(Path(path).name)]
 
 
 def all_curves():
@@ -320,7 +324,8 @@ def study_artifacts():
         ),
         *(file for _, path in fits for file in files_of_fit(path)),
         *all_metrics(),
-        *all_densities(),
+        *all_histograms("density"),
+        *all_histograms("preactivations"),
         *all_matches(),
         *all_contexts(),
         *all_curves(),

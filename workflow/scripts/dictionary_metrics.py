@@ -1,4 +1,4 @@
-"""One dictionary measured on held-out documents: metrics with intervals by document, and how often its latents fire."""
+"""One dictionary measured on held-out documents: metrics with intervals by document, how often its latents fire, and its pre-activations."""
 
 from actspace.jobs import begin
 
@@ -17,11 +17,12 @@ def main(job):
         "max_norm": moments.limit_for(job.wildcards.data, job.input.moments),
     }
     rows, training = store.read(job.input.activations, **select), store.Activations(job.input.training, **select)
-    table, density = measurements.measure(dictionary, rows, training, spread, cfg["gauge"], cfg["seed"])
+    measured = measurements.measure(dictionary, rows, training, spread, cfg["gauge"], cfg["seed"])
     made_by = provenance.of(job.wildcards.study, job.rule, job.params, job.input)
     labels = {**cfg["labels"], "n_latents": dictionary.n_latents}
-    tables.write(job.output.table, table.assign(**labels), made_by)
-    tables.write(job.output.density, density.assign(**labels), made_by)
+    outputs = (job.output.table, job.output.density, job.output.preactivations)
+    for path, table in zip(outputs, measured, strict=True):
+        tables.write(path, table.assign(**labels), made_by)
 
 
 main(snakemake)

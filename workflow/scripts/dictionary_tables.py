@@ -1,4 +1,4 @@
-"""All dictionaries of the study in one table of metrics, one of firing frequencies and one of training curves."""
+"""All dictionaries of the study in one table each of metrics, firing frequencies, pre-activations and training curves."""
 
 from actspace.jobs import begin
 
@@ -11,6 +11,7 @@ def main(job):
     made_by = provenance.of(job.wildcards.study, job.rule, job.params, job.input)
     tables.write_both(job.output.metrics, tables.concat(job.input.metrics), made_by)
     tables.write(job.output.densities, tables.concat(job.input.densities), made_by)
+    tables.write(job.output.preactivations, tables.concat(job.input.preactivations), made_by)
     tables.write_both(job.output.curves, tables.concat(job.input.curves), made_by)
 
 

@@ -1,4 +1,4 @@
-"""One dictionary that nobody fitted: random data points, mean activations by token, or random directions."""
+"""One dictionary that nobody fitted: random data points, or mean activations by token."""
 
 from actspace.jobs import begin
 
@@ -15,7 +15,7 @@ def main(job):
     rows = store.read(job.input.activations, first_position=cfg["first_position"], max_norm=limit)
     found = nulls.dictionary(rows.x, rows.column("token_id"), **cfg["fit"], seed=cfg["seed"])
     made_by = provenance.of(job.wildcards.study, job.rule, job.params, job.input)
-    provenance.write(job.output.fit, lambda path: base.write_file(found, path, {"made_by": made_by.as_json()}), made_by)
+    provenance.write(job.output.fit, lambda path: base.save(found, path, {"made_by": made_by.as_json()}), made_by)
 
 
 main(snakemake)

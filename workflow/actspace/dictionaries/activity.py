@@ -17,11 +17,20 @@ DENSITY_EDGES = np.linspace(-7, 0, 29)
 """Bins of log10 of a latent's firing frequency: four to a factor of ten."""
 
 
-def in_chunks(dictionary: Dictionary, x: Tensor) -> Iterator[Tensor]:
-    """Yield the rows (row, d_model) on the dictionary's device, few enough at a time for dense (row, latent) scores."""
+def encoded(
+    dictionary: Dictionary, x: Tensor, token_ids: Tensor | None = None, chunk: int | None = None
+) -> Iterator[tuple[Tensor, Codes]]:
+    """Yield rows (row, d_model) on the dictionary's device with their codes, `chunk` rows at a time.
+
+    `token_ids` (row,) are for a dictionary that needs them. Without a `chunk` there are few enough rows at a time for
+    dense (row, latent) scores.
+    """
     device = next(dictionary.buffers()).device
-    for rows in x.split(max(1, SCORES_AT_ONCE // dictionary.n_latents)):
-        yield rows.to(device)
+    chunk = chunk or max(1, SCORES_AT_ONCE // dictionary.n_latents)
+    for start in range(0, len(x), chunk):
+        some = slice(start, start + chunk)
+        rows = x[some].to(device)
+        yield rows, dictionary.encode(rows, None if token_ids is None else token_ids[some])
 
 
 def unlimited(dictionary: Dictionary, rows: Tensor, codes: Codes) -> Tensor:
@@ -35,17 +44,16 @@ def unlimited(dictionary: Dictionary, rows: Tensor, codes: Codes) -> Tensor:
     return codes.values
 
 
-def latents_on(dictionary: Dictionary, x: Tensor) -> Tensor:
+def latents_on(dictionary: Dictionary, x: Tensor, token_ids: Tensor | None = None) -> Tensor:
     """Count the latents that each row (row, d_model) switches on, `unlimited`; int64 of shape (row,)."""
-    counts = [(unlimited(dictionary, rows, dictionary.encode(rows)) != 0).sum(1) for rows in in_chunks(dictionary, x)]
-    return torch.cat(counts).cpu()
+    parts = encoded(dictionary, x, token_ids)
+    return torch.cat([(unlimited(dictionary, rows, codes) != 0).sum(1) for rows, codes in parts]).cpu()
 
 
-def frequencies(dictionary: Dictionary, x: Tensor) -> Tensor:
+def frequencies(dictionary: Dictionary, x: Tensor, token_ids: Tensor | None = None) -> Tensor:
     """Return the fraction of the rows (row, d_model) for which each latent fires; float64 of shape (latent,)."""
     counts = torch.zeros(dictionary.n_latents, dtype=torch.float64)
-    for rows in in_chunks(dictionary, x):
-        codes = dictionary.encode(rows)
+    for _, codes in encoded(dictionary, x, token_ids):
         counts += torch.bincount(codes.indices[codes.values != 0], minlength=dictionary.n_latents).double().cpu()
     return counts / len(x)
 

@@ -44,6 +44,8 @@ class Dictionary(nn.Module, ABC):
 
     family: ClassVar[str]
     shapes: ClassVar[dict[str, tuple[str, ...]]]
+    needs_tokens: ClassVar[bool] = False
+    """Whether codes depend on the tokens of the rows and not on the activations: what has no token has no code."""
 
     def __init__(self, tensors: dict[str, Tensor], **settings: Any):
         super().__init__()
@@ -64,23 +66,27 @@ class Dictionary(nn.Module, ABC):
     def encode(self, x: Tensor, token_ids: Tensor | None = None) -> Codes:
         """Encode activations (row, d_model) of any floating dtype, holding few (row, latent) scores at a time.
 
-        Only `TokenIdentity` looks at the `token_ids` (row,).
+        Only a dictionary that `needs_tokens` looks at the `token_ids` (row,).
 
         Raises
         ------
         StudyError
-            If the activations have another width than the dictionary.
+            If the activations have another width than the dictionary, or it needs tokens and gets none.
         """
+        self.check_width(x)
+        step = max(1, SCORES_AT_ONCE // self.n_latents)
+        return join_codes([self.encode_rows(rows) for rows in x.to(next(self.buffers())).split(step)])
+
+    def forward(self, x: Tensor, token_ids: Tensor | None = None) -> Tensor:
+        """Reconstruct activations (row, d_model): decode what `encode` finds."""
+        return self.decode(self.encode(x, token_ids))
+
+    def check_width(self, x: Tensor) -> None:
+        """Refuse what is not activations (row, d_model) of the dictionary's width."""
         if x.ndim != 2 or x.shape[1] != self.d_model:
             raise StudyError(
                 f"{self.family} dictionary: made for d_model {self.d_model}, got activations of shape {tuple(x.shape)}"
             )
-        step = max(1, SCORES_AT_ONCE // self.n_latents)
-        return join_codes([self.encode_rows(rows) for rows in x.to(next(self.buffers())).split(step)])
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Reconstruct activations (row, d_model): decode what `encode` finds."""
-        return self.decode(self.encode(x))
 
 
 class KMeans(Dictionary):
@@ -200,18 +206,21 @@ class PrefixedKMeans(Dictionary):
 class TokenIdentity(KMeans):
     """Mean activations by token: the active latent of a row is its token's, with the value 1, whatever the activation.
 
-    Latent 0 is the mean of all rows, for tokens without a latent; `token_ids` ascend, from -1 for that one. Where no
-    tokens are known, as for a reconstruction, the nearest of the means is taken.
+    Latent 0 is the mean of all rows, for tokens without a latent; `token_ids` ascend, from -1 for that one.
     """
 
     family = "token_identity"
+    needs_tokens = True
     shapes: ClassVar = {"centroids": ("latent", "d_model"), "token_ids": ("latent",)}
     token_ids: Tensor
 
     def encode(self, x: Tensor, token_ids: Tensor | None = None) -> Codes:
         """Look the latents of the tokens (row,) up."""
+        self.check_width(x)
         if token_ids is None:
-            return super().encode(x)
+            raise StudyError(
+                "token_identity dictionary: encodes tokens and not activations; give the tokens of the rows, or leave it out"
+            )
         wanted = token_ids.to(self.token_ids)
         places = torch.searchsorted(self.token_ids, wanted).clamp(max=self.n_latents - 1)
         indices = places.where(self.token_ids[places] == wanted, 0)[:, None]
@@ -258,6 +267,10 @@ class SAE(Dictionary):
         """Return p = (x - b_dec) W_enc + b_enc of shape (row, latent)."""
         return torch.addmm(self.b_enc, x - self.b_dec, self.W_enc)
 
+    def least_active(self, p: Tensor) -> Tensor:
+        """Return what pre-activations p (row, latent) must reach to stay active, in a shape that p broadcasts with."""
+        return p.new_zeros(1, self.n_latents)
+
     def decode(self, codes: Codes) -> Tensor:
         """Add the weighted decoder rows to b_dec."""
         return combine(codes, self.W_dec) + self.b_dec
@@ -278,6 +291,10 @@ class TopK(SAE):
         """Keep the k largest of relu(p)."""
         values, indices = self.pre_activations(x).topk(self.k, sorted=False)
         return Codes(indices, values.relu())
+
+    def least_active(self, p: Tensor) -> Tensor:
+        """Return the k-th largest p of each row (row, 1), or zero where it is not positive."""
+        return p.topk(self.k).values[:, -1:].relu()
 
 
 class L1(SAE):
@@ -301,6 +318,10 @@ class JumpReLU(SAE):
         """Keep all of p that exceeds its threshold, in as many columns as the busiest row needs."""
         p = self.pre_activations(x).relu()
         return widest(p * (p > self.threshold))
+
+    def least_active(self, p: Tensor) -> Tensor:
+        """Return the threshold of each latent (1, latent), or zero where it is negative."""
+        return self.threshold.relu()[None]
 
 
 class BatchTopK(JumpReLU):
@@ -393,19 +414,12 @@ def check_finite(x: Tensor, what: str, first_row: int = 0) -> None:
 def save(dictionary: Dictionary, path: Path, metadata: Mapping[str, Any]) -> None:
     """Write a dictionary: an SAE as a folder in the format of SAELens, any other as one safetensors file.
 
+    The file has the tensors by name, and family, settings and metadata in its header.
     Equal dictionaries give equal bytes. A file is complete or absent: it is written beside its place and then renamed.
     """
     if isinstance(dictionary, SAE):
         saelens.save(dictionary, path, {saelens.OURS: {"metadata": dict(metadata)}})
-    else:
-        write_file(dictionary, path, metadata)
-
-
-def write_file(dictionary: Dictionary, path: Path, metadata: Mapping[str, Any]) -> None:
-    """Write a dictionary of any family as one safetensors file, as `save` does with those that are no SAEs.
-
-    The file has the tensors by name, and family, settings and metadata in its header.
-    """
+        return
     # One entry, because safetensors writes several in an order that changes from run to run.
     header = {"family": dictionary.family, "settings": dictionary.settings, "metadata": metadata}
     tensors = {name: tensor.cpu().contiguous() for name, tensor in dictionary.named_buffers()}

@@ -34,7 +34,13 @@ class Description(NamedTuple):
     step: float
 
 
-def describe(dictionary: Dictionary, x: Tensor, training_frequencies: Tensor, training_rows: int) -> Description:
+def describe(
+    dictionary: Dictionary,
+    x: Tensor,
+    training_frequencies: Tensor,
+    training_rows: int,
+    token_ids: Tensor | None = None,
+) -> Description:
     """Count the bits that a dictionary needs for each row.
 
     Parameters
@@ -43,9 +49,11 @@ def describe(dictionary: Dictionary, x: Tensor, training_frequencies: Tensor, tr
         Held-out rows, on any device; a few thousand are enough.
     training_frequencies : float64 Tensor of shape (latent,)
         Fraction of `training_rows` rows for which each latent fires.
+    token_ids : int Tensor of shape (row,), or None
+        The token of each row of x, for a dictionary that needs them.
     """
     x = x.to(next(dictionary.buffers()))
-    codes = dictionary.encode(x)
+    codes = dictionary.encode(x, token_ids)
     which = bits_of_set(codes, training_frequencies, training_rows)
     if not coefficients(codes).any():
         return Description(which, torch.zeros_like(which), np.inf)

@@ -60,7 +60,7 @@ def evaluate(
     rng: np.random.Generator,
     n_boot: int = 1000,
     chunk: int = 4096,
-    token_ids: np.ndarray | None = None,
+    token_ids: Tensor | None = None,
 ) -> pd.DataFrame:
     """Measure a dictionary on activations; all sums are float64, around the mean of these very rows.
 
@@ -70,8 +70,8 @@ def evaluate(
     E[(x - b).(xh - b)] / E||xh - b||^2, with b the reconstruction where no latent is active: the common factor by which
     the active values would have to grow, above 1 where they are suppressed. The reconstruction is encoded again:
     `reencoding_jaccard` is the mean overlap of the two sets of active latents, `reencoding_change`
-    sqrt(sum ||z' - z||^2 / sum ||z||^2) of the values. The number of constant dimensions, which C leaves out, is
-    logged.
+    sqrt(sum ||z' - z||^2 / sum ||z||^2) of the values; both are left out for a dictionary that needs tokens, as a
+    reconstruction has none. The number of constant dimensions, which C leaves out, is logged.
 
     Parameters
     ----------
@@ -86,15 +86,16 @@ def evaluate(
         Number of resamples.
     chunk
         Rows at a time.
-    token_ids : array of shape (row,), or None
-        The token of each row, for the dictionary that looks at them.
+    token_ids : int Tensor of shape (row,), or None
+        The token of each row, for a dictionary that needs them.
 
     Returns
     -------
     DataFrame with the columns metric, value, low, high, n_rows, n_documents
         `low` and `high` bound the percentile interval of 95% over resampled documents. The means of all definitions are
-        recomputed in each resample, but for the rows' own mean distances in B. They are NaN for a single document, and
-        for `fraction_alive`: a resample holds fewer distinct documents, and so fewer living latents, than the data.
+        recomputed in each resample, but for the rows' own mean distances in B. They are NaN for a single document,
+        where a resample has nothing to divide by (of documents so few that it may hold one alone, whose rows are alike),
+        and for `fraction_alive`: a resample holds fewer distinct documents, and so fewer living latents, than the data.
 
     Raises
     ------
@@ -105,9 +106,8 @@ def evaluate(
         raise ValueError(f"{len(document_ids)} document ids for {len(x)} rows")
     check_finite(x, "activations to evaluate")
     documents, codes_of_documents = np.unique(document_ids, return_inverse=True)
-    tokens = None if token_ids is None else torch.tensor(token_ids)
     document = torch.from_numpy(codes_of_documents)
-    sums, alive = sums_by_document(dictionary, x, document, len(documents), chunk, tokens)
+    sums, alive = sums_by_document(dictionary, x, document, len(documents), chunk, token_ids)
     values = statistics({name: part.sum(0, keepdims=True) for name, part in sums.items()})
     drawn = resampled(sums, len(documents), n_boot, rng)
     rows = [{"metric": name, "value": value[0], **bounds(drawn.get(name))} for name, value in values.items()]
@@ -150,15 +150,14 @@ def sums_by_document(
     device = next(dictionary.buffers()).device
     sums: dict[str, Tensor] = {}
     alive = torch.zeros(dictionary.n_latents, dtype=torch.bool, device=device)
-    for start, (rows, ids) in zip(
-        range(0, len(x), chunk), zip(x.split(chunk), document.split(chunk), strict=True), strict=True
-    ):
-        rows, ids = rows.to(device), ids.to(device)
-        codes = dictionary.encode(rows, None if token_ids is None else token_ids[start : start + chunk].to(device))
+    parts = activity.encoded(dictionary, x, token_ids, chunk)
+    for (rows, codes), ids in zip(parts, document.to(device).split(chunk), strict=True):
         alive[codes.indices[codes.values != 0]] = True
         reconstruction = dictionary.decode(codes)
         terms = row_terms(rows.double(), reconstruction.double(), mean.to(device))
-        terms |= code_terms(codes, dictionary.encode(reconstruction))
+        terms |= code_terms(codes)
+        if not dictionary.needs_tokens:
+            terms |= reencoding_terms(codes, dictionary.encode(reconstruction))
         terms |= growth_terms(rows.double(), reconstruction.double(), nothing_active(dictionary))
         for name, term in terms.items():
             sums.setdefault(name, term.new_zeros(n_documents, *term.shape[1:])).index_add_(0, ids, term)
@@ -189,11 +188,15 @@ def row_terms(x: Tensor, reconstruction: Tensor, mean: Tensor) -> dict[str, Tens
     }
 
 
-def code_terms(codes: Codes, again: Codes) -> dict[str, Tensor]:
-    """Return each row's contribution to sums over its codes and over those of its reconstruction."""
+def code_terms(codes: Codes) -> dict[str, Tensor]:
+    """Return each row's contribution to sums over its codes."""
+    return {"active": (codes.values != 0).sum(1).double(), "code_squares": codes.values.double().square().sum(1)}
+
+
+def reencoding_terms(codes: Codes, again: Codes) -> dict[str, Tensor]:
+    """Return each row's contribution to sums over what its codes and those of its reconstruction share."""
     jaccard, change = activity.overlap(codes, again)
-    active, squares = (codes.values != 0).sum(1).double(), codes.values.double().square().sum(1)
-    return {"active": active, "jaccard": jaccard, "code_change": change, "code_squares": squares}
+    return {"jaccard": jaccard, "code_change": change}
 
 
 def growth_terms(x: Tensor, reconstruction: Tensor, bias: Tensor) -> dict[str, Tensor]:
@@ -216,25 +219,31 @@ def statistics(totals: Sums) -> dict[str, np.ndarray]:
     residual_variance = error - np.square(totals["residual"]).sum(1) / n
     # The rows were shifted by the mean of all data; a resample has a mean of its own.
     per_dimension = totals["deviation_squares"] - np.square(totals["deviation"]) / n[:, None]
-    variance = per_dimension.sum(1)
-    # What varies not at all leaves exact zeros in all data, and rounding in a resample.
+    # What varies not at all leaves exact zeros in all data, and in a resample rounding of either sign.
     varies = per_dimension > 1e-12 * totals["deviation_squares"]
+    variance = per_dimension.sum(1, where=varies)
     ratios = np.divide(totals["residual_squares"], per_dimension, out=np.zeros_like(per_dimension), where=varies)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return {
-            "fvu_pooled": error / variance,
-            "fvu_per_row": totals["row_ratio"] / totals["rows_off_mean"],
-            "fvu_per_dimension": ratios.sum(1) / varies.sum(1),
-            "fvu_residual_variance": residual_variance / variance,
-            "fvu_uncentred": error / totals["squares"],
-            "l0": totals["active"] / n,
-            "cosine": totals["cosine"] / totals["rows_off_zero"],
-            "l2_ratio": totals["l2_ratio"] / totals["rows_off_zero"],
-            "relative_reconstruction_bias": totals["reconstruction_squares"] / totals["dot"],
-            "least_squares_growth": totals["latent_dot"] / totals["latent_squares"],
-            "reencoding_jaccard": totals["jaccard"] / n,
-            "reencoding_change": np.sqrt(totals["code_change"] / totals["code_squares"]),
-        }
+    values = {
+        "fvu_pooled": ratio(error, variance),
+        "fvu_per_row": ratio(totals["row_ratio"], totals["rows_off_mean"]),
+        "fvu_per_dimension": ratio(ratios.sum(1), varies.sum(1)),
+        "fvu_residual_variance": ratio(residual_variance, variance),
+        "fvu_uncentred": ratio(error, totals["squares"]),
+        "l0": totals["active"] / n,
+        "cosine": ratio(totals["cosine"], totals["rows_off_zero"]),
+        "l2_ratio": ratio(totals["l2_ratio"], totals["rows_off_zero"]),
+        "relative_reconstruction_bias": ratio(totals["reconstruction_squares"], totals["dot"]),
+        "least_squares_growth": ratio(totals["latent_dot"], totals["latent_squares"]),
+    }
+    if "jaccard" in totals:
+        values["reencoding_jaccard"] = totals["jaccard"] / n
+        values["reencoding_change"] = np.sqrt(ratio(totals["code_change"], totals["code_squares"]))
+    return values
+
+
+def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """Divide, both of shape (resample,); of nothing there is no share, but NaN."""
+    return np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole != 0)
 
 
 def resampled(sums: Sums, n_documents: int, n_boot: int, rng: np.random.Generator) -> dict[str, np.ndarray]:

@@ -115,20 +115,18 @@ def token_identity(x: Tensor, token_ids: np.ndarray) -> TokenIdentity:
     )
 
 
-def random_directions(x: Tensor, n_latents: int, k: int, rng: np.random.Generator) -> TopK:
+def random_directions(x: Tensor, n_latents: int, k: int, seed: int) -> TopK:
     """Draw random unit vectors as the encoder and decoder rows of a TopK SAE around the mean of x (row, d_model)."""
-    drawn = torch.from_numpy(rng.standard_normal((n_latents, x.shape[1])))
+    check_finite(x, "random_directions data")
+    drawn = torch.from_numpy(np.random.default_rng(seed).standard_normal((n_latents, x.shape[1])))
     rows = functional.normalize(drawn, dim=1).float()
     mean = x.double().mean(0).float()
     return TopK({"W_enc": rows.T.contiguous(), "b_enc": torch.zeros(n_latents), "W_dec": rows, "b_dec": mean}, k=k)
 
 
 def dictionary(x: Tensor, token_ids: np.ndarray, kind: str, seed: int, **settings: int) -> Dictionary:
-    """Make the dictionary of one of the last three kinds, by name, from rows (row, d_model) and their tokens (row,)."""
+    """Make centroids that nobody fitted, `random_points` or `token_identity`, from rows (row, d_model) and their tokens (row,)."""
     check_finite(x, f"{kind} data")
-    rng = np.random.default_rng(seed)
     if kind == "token_identity":
         return token_identity(x, token_ids)
-    return (
-        random_points(x, rng=rng, **settings) if kind == "random_points" else random_directions(x, rng=rng, **settings)
-    )
+    return random_points(x, rng=np.random.default_rng(seed), **settings)

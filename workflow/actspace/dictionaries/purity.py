@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from actspace.dictionaries.activity import encoded
 from actspace.dictionaries.base import Codes, Dictionary
 
 TOP = 10  # rows per latent
@@ -27,8 +28,10 @@ def strengths(dictionary: Dictionary, x: Tensor, codes: Codes) -> Tensor:
     return torch.where(values == 1, -distance, torch.where(values != 0, values, -torch.inf))
 
 
-def top_rows(dictionary: Dictionary, x: Tensor, n: int = TOP) -> tuple[Tensor, Tensor]:
+def top_rows(dictionary: Dictionary, x: Tensor, n: int = TOP, token_ids: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Find the rows (row, d_model) that activate each latent most.
+
+    `token_ids` (row,) are for a dictionary that needs them.
 
     Returns
     -------
@@ -38,9 +41,8 @@ def top_rows(dictionary: Dictionary, x: Tensor, n: int = TOP) -> tuple[Tensor, T
         As `strengths` gives it; NaN beside -1.
     """
     parts, start = [], 0
-    for rows in x.split(4096):
-        codes = dictionary.encode(rows)
-        strong = strengths(dictionary, rows.to(codes.values.device), codes)
+    for rows, codes in encoded(dictionary, x, token_ids, chunk=4096):
+        strong = strengths(dictionary, rows, codes)
         places = torch.arange(start, start + len(rows))[:, None].expand(codes.indices.shape)
         active = strong > -torch.inf
         parts.append((codes.indices[active].cpu(), strong[active].cpu(), places[active.cpu()]))
@@ -63,17 +65,17 @@ def top_rows_of_directions(directions: Tensor, x: Tensor, n: int = TOP) -> Tenso
     return scores.topk(min(n, len(x)), dim=0).indices.T
 
 
-def purity(rows: Tensor, token_ids: np.ndarray) -> Tensor:
+def purity(rows: Tensor, token_ids: Tensor) -> Tensor:
     """Return the share of the most frequent token among the top rows (latent, n) of each latent that has n of them.
 
     Parameters
     ----------
-    token_ids : int array of shape (row,)
+    token_ids : int Tensor of shape (row,)
 
     Returns
     -------
     float64 Tensor of shape (latent with n rows,)
     """
-    tokens = torch.from_numpy(np.ascontiguousarray(token_ids))[rows[(rows >= 0).all(1)]]
+    tokens = token_ids[rows[(rows >= 0).all(1)]]
     same = (tokens[:, :, None] == tokens[:, None, :]).sum(2)
     return same.max(dim=1).values.double() / rows.shape[1]

@@ -12,6 +12,7 @@ from actspace.report import figures_dictionaries as dictionaries
 from actspace.report import figures_latents as latents
 from actspace.report import figures_optima as optima
 from actspace.report import figures_perturbations as perturbations
+from actspace.report import figures_preactivations as preactivations
 from actspace.report import figures_probes as probes
 from actspace.report import figures_regions as regions
 from actspace.report.spec import FigureSpec, Tables
@@ -204,6 +205,15 @@ _SPECS = [
         title="How often latents fire",
         caption=latents.densities_caption,
         has_rows=latents.has_densities,
+    ),
+    FigureSpec(
+        id="pre_activations",
+        draw=preactivations.pre_activations,
+        tables=("dictionary_preactivations", "dictionary_metrics"),
+        section=dictionaries.SECTION,
+        title="Pre-activations of real and random vectors",
+        caption=preactivations.pre_activations_caption,
+        has_rows=preactivations.has_pre_activations,
     ),
     FigureSpec(
         id="dictionary_matches",
