@@ -30,7 +30,7 @@ format: $(READY)
 bench: $(READY)  ## every benchmark, quickly
 	set -e; for bench in tests/benchmarks/*.py; do PYTHONPATH=workflow $(BIN)/python $$bench --quick; done
 
-bench-peers: .venv-peers/.ready  ## SAELens, which tests and benchmarks compare with, in an environment of its own
+bench-peers: .venv-peers/.ready  ## SAELens and other libraries that tests and benchmarks compare with, in an environment of its own
 
 docs: $(READY)  ## what is generated from the config models
 	PYTHONPATH=workflow $(BIN)/python -m actspace.config_docs
@@ -44,10 +44,11 @@ lock:  ## pin the newest versions that pyproject.toml allows; torch stays at the
 clean:  ## remove the results of the embedded study
 	rm -rf results/embedded .snakemake
 
-.venv-peers/.ready: tests/peers/saelens.txt
+.venv-peers/.ready: tests/peers/saelens.txt tests/peers/no_deps.txt
 	$(PYTHON) -m venv .venv-peers
 	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check $$(grep ^torch== $<)
 	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r $(word 2,$^)
 	touch $@
 
 $(READY): requirements.txt

@@ -1,4 +1,4 @@
-"""Rate of TopK training from rows in memory, beside SAELens and a plain loop, at equal steps and settings.
+"""Rate of TopK training from rows in memory, beside other libraries and a plain loop, at equal steps and settings.
 
 On the CPU: 576 dimensions, 4,608 latents, k = 32, batches of 2,048. On a GPU: 768 dimensions, 24,576 latents, k = 32, batches of 4,096.
 The rows are sums of features of a known dictionary plus noise, or `--activations`, the files of one hook.
@@ -6,8 +6,8 @@ The rows are sums of features of a known dictionary plus noise, or `--activation
 The ways take turns: a round trains each of them some steps further, and together the rounds are one whole training. Rates are medians over
 rounds, ratios medians of the ratios within a round. `exactness` is the fraction of variance unexplained (definition A) of held-out rows when
 all steps are done. The plain loop is autograd through dense latents with torch's default Adam, with our initial weights, loss and schedule.
-SAELens is there after `make bench-peers`; what is not installed is null, and so are dictionary_learning and sparsify, which that environment lacks.
-The last line is one JSON object."""
+SAELens, dictionary_learning and sparsify are there after `make bench-peers`; what is not installed is null. Each has a process of its own, which
+is ready before the first round; `peers/sae_trainers.py` says in what they differ. The last line is one JSON object."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,8 @@ from actspace.activations import store
 from actspace.dictionaries.sae import rows, train
 
 ROOT = Path(__file__).parents[2]
-PEER = ROOT / ".venv-peers" / "bin" / "python"
+PYTHON = ROOT / ".venv-peers" / "bin" / "python"
+LIBRARIES = ("saelens", "dictionary_learning", "sparsify")
 HELD_OUT = 8192
 
 
@@ -165,12 +167,13 @@ class Plain(Ours):
         self.training.done += 1
 
 
-class SaeLens:
-    """SAELens' trainer in its own process and environment; see `peers/saelens_sae.py`."""
+class Peer:
+    """A library's trainer in a process of its own; see `peers/sae_trainers.py`. `version` is None if it is not installed."""
 
-    def __init__(self, rows_file: Path, setting: Setting, device: str) -> None:
-        self._log = rows_file.with_name("log.txt")
+    def __init__(self, library: str, python: Path, rows_file: Path, setting: Setting, device: str) -> None:
+        self._log = rows_file.with_name(f"{library}.txt")
         options = {
+            "library": library,
             "rows": rows_file,
             "device": device,
             "latents": setting.latents,
@@ -184,30 +187,31 @@ class SaeLens:
         environment.pop("PYTHONPATH", None)  # the packages of this environment are not those of the other
         with self._log.open("w") as log:
             self._process = subprocess.Popen(
-                [str(PEER), str(Path(__file__).parent / "peers" / "saelens_sae.py"), *words],
+                [str(python), str(Path(__file__).parent / "peers" / "sae_trainers.py"), *words],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
                 env=environment,
             )
-        self.version: str | None = None
+        self.version: str | None = self._answer()["version"]
 
-    def _ask(self, line: str) -> dict[str, Any]:
-        assert self._process.stdin is not None
+    def _answer(self) -> dict[str, Any]:
         assert self._process.stdout is not None
-        self._process.stdin.write(f"{line}\n")
-        self._process.stdin.flush()
         for answer in self._process.stdout:
             if answer.startswith("{"):
                 return json.loads(answer)
         raise SystemExit(f"{' '.join(map(str, self._process.args))} failed:\n{self._log.read_text()[-3000:]}")
 
+    def _ask(self, line: str) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{line}\n")
+        self._process.stdin.flush()
+        return self._answer()
+
     def seconds(self, steps: int) -> float:
         """Train so many steps further."""
-        answer = self._ask(str(steps))
-        self.version = answer["version"]
-        return float(answer["seconds"])
+        return float(self._ask(str(steps))["seconds"])
 
     def fvu(self) -> float:
         """Return the unexplained variance of the held-out rows."""
@@ -218,6 +222,17 @@ class SaeLens:
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait()
+
+
+@contextmanager
+def installed_peers(python: Path, rows_file: Path, setting: Setting, device: str) -> Iterator[dict[str, Peer]]:
+    """Start those libraries that are installed; yield them ready to train, by name."""
+    found = {name: Peer(name, python, rows_file, setting, device) for name in LIBRARIES if python.exists()}
+    try:
+        yield {name: peer for name, peer in found.items() if peer.version}
+    finally:
+        for peer in found.values():
+            peer.close()
 
 
 def synchronize(data: dict[str, Tensor]) -> None:
@@ -252,22 +267,21 @@ def rows_of(setting: Setting, activations: list[Path]) -> dict[str, Tensor]:
     return {"train": x[HELD_OUT:].contiguous(), "test": x[:HELD_OUT].contiguous()}
 
 
-def main(device: str, quick: bool, activations: list[Path]) -> dict[str, object]:
+def main(device: str, quick: bool, activations: list[Path], python: Path) -> dict[str, object]:
     """Train every way in turns, and compare what they learned."""
     setting = setting_of(device, quick)
     data = rows_of(setting, activations)
     with tempfile.TemporaryDirectory() as scratch:
-        save_file(data, Path(scratch, "rows.safetensors"))
+        rows_file = Path(scratch, "rows.safetensors")
+        save_file(data, rows_file)
         data = {name: x.to(device) for name, x in data.items()}
-        ways: dict[str, Any] = {"ours": Ours(data, setting), "plain": Plain(data, setting)}
-        peer = SaeLens(Path(scratch, "rows.safetensors"), setting, device) if PEER.exists() else None
-        ways |= {"saelens": peer} if peer else {}
-        rates = in_turns(ways, setting)
-        unexplained = {name: way.fvu() for name, way in ways.items()}
-        if peer:
-            peer.close()
+        with installed_peers(python, rows_file, setting, device) as peers:
+            ways: dict[str, Any] = {"ours": Ours(data, setting), "plain": Plain(data, setting), **peers}
+            rates = in_turns(ways, setting)
+            unexplained = {name: way.fvu() for name, way in ways.items()}
+    others = ("plain", *LIBRARIES)
     ratios = {name: rates["ours"] / found for name, found in rates.items() if name != "ours"}
-    nothing = dict.fromkeys(["over_saelens", "over_dictionary_learning", "over_sparsify", "over_plain"])
+    nothing = {f"over_{name}": None for name in others}
     return {
         "benchmark": "sae",
         "device": device,
@@ -277,7 +291,7 @@ def main(device: str, quick: bool, activations: list[Path]) -> dict[str, object]
             "vectors_per_s": float(np.median(rates["ours"])),
             **{f"{name}_vectors_per_s": float(np.median(found)) for name, found in rates.items() if name != "ours"},
         },
-        "exactness": {f"{name}_held_out_fvu": unexplained.get(name) for name in ("ours", "plain", "saelens")},
+        "exactness": {f"{name}_held_out_fvu": unexplained.get(name) for name in ("ours", *others)},
         "setting": {
             **asdict(setting),
             "data": "activations" if activations else "made up",
@@ -286,7 +300,10 @@ def main(device: str, quick: bool, activations: list[Path]) -> dict[str, object]
             "threads": torch.get_num_threads(),
             "on": torch.cuda.get_device_name() if device == "cuda" else platform.machine(),
         },
-        "versions": {"torch": importlib.metadata.version("torch"), "sae_lens": peer.version if peer else None},
+        "versions": {
+            "torch": importlib.metadata.version("torch"),
+            **{name: peers[name].version if name in peers else None for name in LIBRARIES},
+        },
     }
 
 
@@ -297,5 +314,6 @@ if __name__ == "__main__":
     parser.add_argument(
         "--activations", type=Path, nargs="+", default=[], help="files of one hook, instead of made-up rows"
     )
+    parser.add_argument("--peer", type=Path, default=PYTHON, help="a Python that has the other libraries")
     arguments = parser.parse_args()
-    print(json.dumps(main(arguments.device, arguments.quick, arguments.activations)))
+    print(json.dumps(main(arguments.device, arguments.quick, arguments.activations, arguments.peer)))

@@ -81,16 +81,33 @@ def test_gradients_are_those_of_the_dense_loss(kind):
         torch.testing.assert_close(found.grad, want.grad, msg=lambda text, name=name: f"{name}: {text}")
 
 
-def test_batch_topk_keeps_k_per_row_on_average_and_follows_its_smallest_value():
+@pytest.mark.parametrize("kind", ["batch_topk", "matryoshka"])
+def test_batch_methods_keep_k_per_row_on_average(kind):
+    assert float(module(kind).step(X, torch.zeros(LATENTS, dtype=torch.bool), 1.0).l0) == 3
+
+
+def test_the_threshold_is_the_mean_over_batches_of_the_smallest_active_value():
     model = module("batch_topk")
-    assert float(model.step(X, torch.zeros(LATENTS, dtype=torch.bool), 1.0).l0) == 3
-    p = (X - model.b_dec) @ model.encoder.T + model.b_enc
-    least = p.detach().flatten().topk(3 * ROWS).values[-1]
-    assert float(model.threshold) == pytest.approx(float(least), rel=1e-12)
-    model.step(2 * X, torch.zeros(LATENTS, dtype=torch.bool), 1.0)
-    p = (2 * X - model.b_dec) @ model.encoder.T + model.b_enc
-    second = p.detach().flatten().topk(3 * ROWS).values[-1]
-    assert float(model.threshold) == pytest.approx(float(least + second) / 2, rel=1e-12)
+    p = [(x - model.b_dec) @ model.encoder.T + model.b_enc for x in (X, 2 * X)]
+    smallest = [each.detach().flatten().topk(3 * ROWS).values[-1] for each in p]
+    model.calibrate([X, 2 * X])
+    assert float(model.threshold) == pytest.approx(float(sum(smallest)) / 2, rel=1e-12)
+
+
+def test_the_threshold_is_zero_where_fewer_than_k_are_positive():
+    model = module("batch_topk")
+    model.b_enc.data -= 100
+    model.calibrate([X])
+    assert float(model.threshold) == 0
+
+
+@pytest.mark.parametrize("kind", ["batch_topk", "matryoshka"])
+@pytest.mark.parametrize("batch_size", [32, 256])
+def test_without_the_batch_k_latents_fire_per_training_row(kind, batch_size):
+    # In so few steps, the smallest active value has not settled.
+    x, _ = sparse_data()
+    found, _ = train.train(x, settings(kind, vectors=60 * batch_size, batch_size=batch_size), seed=0)
+    assert float((found.encode(x).values > 0).sum(1).float().mean()) == pytest.approx(3, rel=0.02)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,6 +1,7 @@
 """Training that streams from the cache, and training that was killed: the same weights as without."""
 
 import itertools
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -72,6 +73,19 @@ def test_killed_training_ends_in_the_weights_of_undisturbed_training(kind, tmp_p
     assert curve.equals(whole_curve)
     checkpoint.remove()
     assert not list(tmp_path.iterdir())
+
+
+def test_a_kill_after_the_last_step_leaves_the_threshold_as_it_would_have_been(tmp_path, monkeypatch):
+    x = gaussian()
+    expected, _ = train.train(x, settings("batch_topk"), 0)
+    checkpoint = Checkpoint(tmp_path / "sae.checkpoint", "a run", seconds_between=0)
+    with monkeypatch.context() as patch:
+        patch.setattr(train.Training, "calibrate", Mock(side_effect=Killed))
+        with pytest.raises(Killed):
+            train.train(x, settings("batch_topk"), 0, checkpoint=checkpoint)
+    assert checkpoint.load()[1]["done"] == 63
+    found, _ = train.train(x, settings("batch_topk"), 0, checkpoint=checkpoint)
+    assert torch.equal(found.threshold, expected.threshold)
 
 
 def test_the_checkpoint_of_another_run_is_not_used(tmp_path):

@@ -8,6 +8,7 @@ Matryoshka; Rajamanoharan et al. (2024) for JumpReLU; Bricken et al. (2023) for 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,8 +27,6 @@ from actspace.dictionaries.sae.sparse import (
     smallest_of_top,
     top_of_rows,
 )
-
-THRESHOLD_RATE = 0.01  # of the running mean of a batch's smallest active value, as in SAELens
 
 
 @dataclass
@@ -87,6 +86,9 @@ class TrainingSAE(nn.Module, ABC):
 
     def start(self, sample: Tensor) -> None:
         """Set what depends on a sample (row, d_model) of the scaled data; nothing, but for JumpReLU."""
+
+    def calibrate(self, batches: Iterable[Tensor]) -> None:
+        """Set what depends on the final weights, from batches (row, d_model) of the scaled data; nothing, but for BatchTopK."""
 
     def pre_activations(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return x - b_dec (row, d_model) and all pre-activations (row, latent), without a gradient.
@@ -175,25 +177,26 @@ class TrainingTopK(TrainingSAE):
 class TrainingBatchTopK(TrainingTopK):
     """The k largest pre-activations per row on average: those that are among the k * row largest of the batch.
 
-    The dictionary knows no batch: it keeps what exceeds `threshold`, the running mean of the smallest active value.
+    The dictionary knows no batch: it keeps what exceeds `threshold`, the mean over batches of the smallest active value
+    (Bussmann et al., 2024). It is measured once, with the final weights: a running mean kept in training, as SAELens and
+    dictionary_learning have it, remembers the larger values of weights long gone, so that fewer than k stay active.
     """
 
     threshold: Tensor
-    batches: Tensor
 
     def __init__(self, *parameters: Any, **settings: Any):
         super().__init__(*parameters, **settings)
         self.register_buffer("threshold", self.b_enc.new_zeros(()))
-        self.register_buffer("batches", self.b_enc.new_zeros(()))
 
     def choose(self, p: Tensor) -> tuple[Entries, Tensor]:
-        """Return the entries of p (row, latent) that stay active, and their pre-activations; follow their smallest."""
-        entries, values = above(p, smallest_of_top(p, self.k * len(p)))
-        if len(values):
-            self.batches += 1
-            # A plain mean at first: a running one would remember the zero that it starts from.
-            self.threshold += (values.min() - self.threshold) * (1 / self.batches).clamp_min(THRESHOLD_RATE)
-        return entries, values
+        """Return the entries of p (row, latent) that stay active, and their pre-activations."""
+        return above(p, smallest_of_top(p, self.k * len(p)))
+
+    @torch.no_grad()
+    def calibrate(self, batches: Iterable[Tensor]) -> None:
+        """Set the threshold; see `TrainingSAE.calibrate`. Where fewer than k * row are positive, all of them are active."""
+        smallest = [smallest_of_top(self.pre_activations(x)[1], self.k * len(x)).clamp_min(0) for x in batches]
+        self.threshold.copy_(torch.stack(smallest).mean())
 
     def tensors(self, scale: float) -> dict[str, Tensor]:
         """Return the dictionary's tensors; see `TrainingSAE.tensors`."""
@@ -221,6 +224,10 @@ class TrainingJumpReLU(TrainingSAE):
 
     Thresholds learn through straight-through estimators of the given bandwidth. They start, all alike, where the wanted
     number of latents fires, so that a short run need not spend its steps on getting there.
+    The penalty steers, it sets nothing. Learning makes pre-activations smaller, and L0 falls below `l0` at first; Adam
+    moves a threshold by about the learning rate per step at most, so that L0 stays there if all learning rates together
+    are less than what the thresholds have to fall. A longer warm-up, or none, changes nothing in that. With time enough
+    L0 settles a few percent above `l0`, where what one more latent explains outweighs the penalty.
     """
 
     def __init__(self, *parameters: Any, l0: float, coefficient: float, bandwidth: float):

@@ -4,8 +4,9 @@ Source: methods reference, 1.3; learning rate, AuxK and the geometric median as 
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
@@ -33,6 +34,7 @@ from actspace.seeds import seed_for
 ARCHITECTURES = ("topk", "batch_topk", "matryoshka", "jumprelu", "l1")
 PREFIXES = (1 / 32, 3 / 32, 7 / 32, 15 / 32, 1.0)  # of the latents; groups as in dictionary_learning
 HIGHEST_LEARNING_RATE = 1e-3
+CALIBRATION_ROWS = 2**14  # at most, for the threshold of batch methods: L0 to 1%, even if it varied by its size
 
 
 @dataclass(frozen=True)
@@ -144,6 +146,7 @@ def train(
         progress(chosen.batch_size)
         if checkpoint and checkpoint.due():
             training.save(checkpoint)
+    training.calibrate(batches)
     return training.model.folded(training.scaling.factor).cpu(), pd.DataFrame(training.curve)
 
 
@@ -210,7 +213,7 @@ class Training:
     def step(self, rows: Tensor) -> None:
         """Train on rows (row, d_model) of any floating dtype, on any device."""
         settings, number = self.settings, self.done
-        batch = self.scaling.factor * rows.to(self.model.b_dec)
+        batch = self.scaled(rows)
         dead = self.silent >= settings.dead_after
         result = self.model.step(batch, dead, settings.ramp(number, settings.sparsity_warmup_fraction))
         update(self.model, self.optimizer, result.loss, settings.learning_rate_at(number))
@@ -219,6 +222,15 @@ class Training:
         if number % max(1, settings.steps // settings.curve_points) == 0 or self.done == settings.steps:
             seen = {"step": number, "vectors": self.done * len(batch)}
             self.curve.append(seen | observe(batch, result, dead, number))
+
+    def calibrate(self, batches: Iterator[Tensor]) -> None:
+        """Let the trained module measure the batches (row, d_model) that follow, an epoch or `CALIBRATION_ROWS` rows."""
+        n_batches = math.ceil(min(self.scaling.n_rows, CALIBRATION_ROWS) / self.settings.batch_size)
+        self.model.calibrate(self.scaled(rows) for rows in itertools.islice(batches, n_batches))
+
+    def scaled(self, rows: Tensor) -> Tensor:
+        """Return rows (row, d_model) as the module takes them."""
+        return self.scaling.factor * rows.to(self.model.b_dec)
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Write all that `resumed` needs."""
