@@ -137,7 +137,11 @@ rule dictionary_metrics:
             moments=fit_moments,
         ),
     output:
-        **made(table=f"{FIT}.metrics.parquet", density=f"{FIT}.density.parquet"),
+        **made(
+            table=f"{FIT}.metrics.parquet",
+            density=f"{FIT}.density.parquet",
+            draws=f"{FIT}.draws.parquet",
+        ),
     log:
         f"{FIT_LOG}.metrics.log",
     group:
@@ -213,6 +217,26 @@ rule dictionary_tables:
         code=code("dictionary_tables"),
     script:
         "../scripts/dictionary_tables.py"
+
+
+rule structure:
+    input:
+        **needs(metrics=f"{R}/tables/dictionary_metrics.parquet", draws=all_draws()),
+    output:
+        **made(
+            table=f"{R}/tables/dictionary_structure.parquet",
+            table_csv=f"{R}/tables/dictionary_structure.csv",
+        ),
+    log:
+        f"{R}/logs/structure.log",
+    localrule: True
+    conda:
+        "../../envs/actspace.yaml"
+    params:
+        cfg=member_cfg("no_settings"),
+        code=code("structure"),
+    script:
+        "../scripts/structure.py"
 
 
 rule matches:

@@ -147,6 +147,11 @@ def all_densities():
     return [f"{path}.density.parquet" for name in STUDY.dictionaries for _, _, path in fit_members(name)]
 
 
+def all_draws():
+    """Resampled unexplained variance of every fit."""
+    return [f"{path}.draws.parquet" for name in STUDY.dictionaries for _, _, path in fit_members(name)]
+
+
 def all_curves():
     """Training curves of every SAE."""
     paths = [path for name in STUDY.dictionaries for _, _, path in fit_members(name)]
@@ -321,6 +326,7 @@ def study_artifacts():
         *(file for _, path in fits for file in files_of_fit(path)),
         *all_metrics(),
         *all_densities(),
+        *all_draws(),
         *all_matches(),
         *all_contexts(),
         *all_curves(),

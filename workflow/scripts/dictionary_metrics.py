@@ -1,4 +1,5 @@
-"""One dictionary measured on held-out documents: metrics with intervals by document, and how often its latents fire."""
+"""One dictionary measured on held-out documents: metrics with intervals by document, how often its latents fire, and the
+unexplained variance in each resample of the documents."""
 
 from actspace.jobs import begin
 
@@ -17,11 +18,13 @@ def main(job):
         "max_norm": moments.limit_for(job.wildcards.data, job.input.moments),
     }
     rows, training = store.read(job.input.activations, **select), store.Activations(job.input.training, **select)
-    table, density = measurements.measure(dictionary, rows, training, spread, cfg["gauge"], cfg["seed"])
+    seeds = {"seed": cfg["seed"], "documents_seed": cfg["documents_seed"]}
+    table, density, draws = measurements.measure(dictionary, rows, training, spread, cfg["gauge"], **seeds)
     made_by = provenance.of(job.wildcards.study, job.rule, job.params, job.input)
     labels = {**cfg["labels"], "n_latents": dictionary.n_latents}
     tables.write(job.output.table, table.assign(**labels), made_by)
     tables.write(job.output.density, density.assign(**labels), made_by)
+    tables.write(job.output.draws, draws.assign(**labels), made_by)
 
 
 main(snakemake)

@@ -21,8 +21,14 @@ FREQUENT = {"fraction_above_1_percent": 0.01, "fraction_above_10_percent": 0.1}
 
 
 def measure(
-    dictionary: Dictionary, rows: Rows, training: Activations, moments: Moments, gauge: str, seed: int
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+    dictionary: Dictionary,
+    rows: Rows,
+    training: Activations,
+    moments: Moments,
+    gauge: str,
+    seed: int,
+    documents_seed: int,
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Measure a dictionary on held-out rows.
 
     Parameters
@@ -30,6 +36,7 @@ def measure(
     rows : held-out rows
     training : rows that the dictionary was fitted to; a sample of them is read
     moments : of training rows
+    documents_seed : fits that share it are resampled by the same documents, so that their differences are paired
 
     Returns
     -------
@@ -41,24 +48,26 @@ def measure(
         `token_purity_random_directions`. `n_documents` is 0, and resampled are vectors or latents, where there are no
         documents.
     density : DataFrame as `activity.density` gives it, with the column n_rows
+    draws : DataFrame as `metrics.evaluate_with_draws` gives it
     """
     every = -(-len(rows) // HELD_OUT_ROWS)
     x, document_ids, token_ids = rows.x[::every], rows.column("document_id")[::every], rows.column("token_id")[::every]
     frequency = activity.frequencies(dictionary, rows.x)
+    evaluated, draws = metrics.evaluate_with_draws(
+        dictionary,
+        rows.x,
+        rows.column("document_id"),
+        np.random.default_rng(documents_seed),
+        token_ids=rows.column("token_id"),
+    )
     parts = [
-        metrics.evaluate(
-            dictionary,
-            rows.x,
-            rows.column("document_id"),
-            rng_for(seed, "documents"),
-            token_ids=rows.column("token_id"),
-        ),
+        evaluated,
         frequent(frequency, len(rows)),
         lengths(dictionary, x, document_ids, training, seed),
         switched_on(dictionary, x, document_ids, moments, gauge, seed),
         purities(dictionary, x, token_ids, gauge, seed),
     ]
-    return pd.concat(parts, ignore_index=True), activity.density(frequency).assign(n_rows=len(rows))
+    return pd.concat(parts, ignore_index=True), activity.density(frequency).assign(n_rows=len(rows)), draws
 
 
 def frequent(frequency: Tensor, n_rows: int) -> pd.DataFrame:
