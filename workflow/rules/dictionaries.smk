@@ -221,7 +221,7 @@ rule dictionary_tables:
 
 rule structure:
     input:
-        **needs(metrics=f"{R}/tables/dictionary_metrics.parquet", draws=all_draws()),
+        **needs(metrics=fit_metrics(), draws=all_draws()),
     output:
         **made(
             table=f"{R}/tables/dictionary_structure.parquet",

@@ -133,13 +133,19 @@ def splice_tokens(wildcards):
     )
 
 
+def fit_metrics():
+    """Tables of every fit."""
+    return [f"{path}.metrics.parquet" for name in STUDY.dictionaries for _, _, path in fit_members(name)]
+
+
 def all_metrics():
     """Tables of every fit, and of the fits that were spliced into the model."""
-    paths = [f"{path}.metrics.parquet" for name in STUDY.dictionaries for _, _, path in fit_members(name)]
     spliced = [
         (name, hook) for name, member in STUDY.dictionaries.items() if member.splice_sequences for hook in member.hooks
     ]
-    return paths + [f"results/{STUDY.study}/dictionaries/{name}/{hook}/splice.parquet" for name, hook in spliced]
+    return fit_metrics() + [
+        f"results/{STUDY.study}/dictionaries/{name}/{hook}/splice.parquet" for name, hook in spliced
+    ]
 
 
 def all_densities():
