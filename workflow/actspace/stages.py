@@ -221,6 +221,7 @@ def tables(study: Study) -> list[str]:
         if study.dictionaries
         else []
     )
+    found += ["dictionary_structure"] if any(map(with_nulls, study.dictionaries.values())) else []
     found += ["dictionary_matches"] if any(map(matched, study.dictionaries.values())) else []
     found += ["top_contexts"] if any(map(selective, study.dictionaries.values())) else []
     found += ["toy_truth", "toy_points", "toy_directions"] if study.toy else []
@@ -241,6 +242,7 @@ def figures(study: Study) -> dict[str, tuple[str, str]]:
     found |= {"probe_angles": probes} if any(len(member.probes) > 1 for member in study.probes.values()) else {}
     always = ("unexplained_variance", "description_length", "dictionary_size", "variance_definitions")
     found |= dict.fromkeys(always, dictionaries) if study.dictionaries else {}
+    found |= {"structure": dictionaries} if any(map(with_nulls, study.dictionaries.values())) else {}
     found |= {"densities": dictionaries} if any(map(selective, study.dictionaries.values())) else {}
     saes = any(is_sae(fit) for member in study.dictionaries.values() for fit in fits(member))
     found |= {"pre_activations": dictionaries} if saes else {}
@@ -435,7 +437,23 @@ def dictionary_metrics(study: Study, dictionaries: str, hook: str, data: str, fi
         "gauge": study.model.gauge,
         "first_position": _first_position(study, member, data),
         "seed": seed_for(study.seed, "bootstrap", dictionaries, hook, data, fit),
+        "documents_seed": _documents_seed(study, member, data),
     }
+
+
+def _documents_seed(study: Study, member: Dictionaries, data: str) -> int:
+    """Seed of the resampled documents: one for all fits to activations of the same text, so that differences are paired.
+
+    Random weights see the text too. Of a surrogate, whose rows are drawn whatever the text, the documents are a mere
+    grouping of independent rows: they are resampled on their own.
+    """
+    text = "text" if data in ("real", "untrained") else data
+    return seed_for(study.seed, "documents", study.captures[member.capture].tokens, text)
+
+
+def with_nulls(member: Dictionaries) -> bool:
+    """Say whether a dictionary study has a fit to real activations and to a null of them."""
+    return any(fits_to(member, data) for data in kinds_of_data(member)[1:])
 
 
 def matched(member: Dictionaries, data: str = "real") -> bool:

@@ -15,6 +15,7 @@ from actspace.report import figures_perturbations as perturbations
 from actspace.report import figures_preactivations as preactivations
 from actspace.report import figures_probes as probes
 from actspace.report import figures_regions as regions
+from actspace.report import figures_structure
 from actspace.report.spec import FigureSpec, Tables
 
 CURVES, THRESHOLDS, STATISTICS, COMPARISONS = (
@@ -170,6 +171,15 @@ _SPECS = [
         title="Unexplained variance against description length",
         caption=latents.bits_caption,
         has_rows=latents.has_bits,
+    ),
+    FigureSpec(
+        id="structure",
+        draw=figures_structure.structure,
+        tables=("dictionary_structure",),
+        section=dictionaries.SECTION,
+        title="Structure beyond covariance",
+        caption=figures_structure.structure_caption,
+        has_rows=figures_structure.has_structure,
     ),
     FigureSpec(
         id="dictionary_size",
