@@ -10,7 +10,7 @@ import pandas as pd
 
 from actspace.claims.entry import Claim, NotTestedError, Tables, estimate_of, rows_of, where_tested
 from actspace.claims.intervals import Above, Estimate, Within, complement, difference, everywhere
-from actspace.report.summaries import per_fit
+from actspace.dictionaries.fits import per_fit
 
 SHORTFORM = "Heimersheim, LessWrong: shortform on k-means and SAEs (corrected version)"
 ENGELS = "Engels, comment on Heimersheim's shortform, LessWrong"

@@ -23,8 +23,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from actspace.dictionaries.fits import FIT_KEYS, per_fit
 from actspace.dictionaries.metrics import bounds
-from actspace.report.summaries import FIT_KEYS, per_fit
 
 PLACE = ["capture", "hook", "fit"]
 LABELS = ["capture", "hook", "family", "fit", "n_latents", "k", "seed"]

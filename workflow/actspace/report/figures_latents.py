@@ -12,10 +12,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from actspace.dictionaries.composites import MOST_ROWS, N_ATOMS
+from actspace.dictionaries.fits import per_fit
 from actspace.report import style
 from actspace.report.figures_dictionaries import draw_fits, extent, family_key, fit_colours, place_name, places
 from actspace.report.spec import Tables, counted, panels, plural
-from actspace.report.summaries import groups, per_fit, records
+from actspace.report.summaries import groups, records
 
 BITS, BOUND = "bits_per_vector", "rate_distortion"
 
