@@ -25,6 +25,7 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "workflow"))
 
 from actspace.dictionaries import kmeans  # noqa: E402
+from actspace.threads import torch_threads  # noqa: E402
 
 PEER = ROOT / ".venv-peers" / "bin" / "python"
 D_MODEL, THREADS = 576, 2
@@ -79,7 +80,7 @@ def ours(x: np.ndarray, start: np.ndarray, iterations: int) -> tuple[float, np.n
 def streamed(x: np.ndarray, start: np.ndarray, iterations: int) -> tuple[float, np.ndarray]:
     """Do it as on rows that stay on the disk, but read them from memory."""
     began = time.perf_counter()
-    with kmeans.threads(THREADS):
+    with torch_threads(THREADS):
         rows = torch.from_numpy(x)
         found = kmeans.lloyd(lambda: iter(rows.split(kmeans.ROWS_AT_ONCE)), torch.from_numpy(start), 0, iterations)
     return time.perf_counter() - began, found.centroids.numpy()

@@ -205,7 +205,7 @@ def tables(study: Study) -> list[str]:
     found += ["dictionary_matches"] if any(map(matched, study.dictionaries.values())) else []
     found += ["top_contexts"] if any(map(selective, study.dictionaries.values())) else []
     found += ["toy_truth", "toy_points", "toy_directions"] if study.toy else []
-    found += ["probe_scores", "probe_summary", "probe_angles"] if study.probes else []
+    found += ["probe_scores", "probe_summary", "probe_angles", "probe_facts"] if study.probes else []
     names = ("curves", "thresholds", "statistics", "comparisons")
     found += [f"perturbation_{name}" for name in names] if study.perturbations else []
     found += ["triangles", "subspaces", "optima_statistics"] if study.optima else []
@@ -219,7 +219,7 @@ def figures(study: Study) -> dict[str, tuple[str, str]]:
     dictionaries, probes, perturbations = "Clustering and sparse autoencoders", "Truth directions", "Perturbations"
     found = {"toy_truth": probes} if study.toy else {}
     found |= {"probe_layers": probes} if study.probes else {}
-    found |= {"probe_angles": probes} if any(len(member.probes) > 1 for member in study.probes.values()) else {}
+    found |= {"probe_angles": probes} if any(len(member.fits) > 1 for member in study.probes.values()) else {}
     always = ("unexplained_variance", "description_length", "dictionary_size", "variance_definitions")
     found |= dict.fromkeys(always, dictionaries) if study.dictionaries else {}
     found |= {"densities": dictionaries} if any(map(selective, study.dictionaries.values())) else {}
@@ -463,9 +463,10 @@ def splice(study: Study, dictionaries: str, hook: str) -> dict[str, Any]:
 
 
 def probes(study: Study, probes: str) -> dict[str, Any]:
-    """Probes, splits and penalty."""
+    """Probes by name, splits and penalty."""
     return {
-        **study.probes[probes].model_dump(exclude={"capture"}),
+        **study.probes[probes].model_dump(exclude={"capture", "C_path", "centring"}),
+        "probes": study.probes[probes].fits,
         "hooks": study.captures[study.probes[probes].capture].hooks,
         "seed": seed_for(study.seed, "probes", probes),
     }

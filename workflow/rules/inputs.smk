@@ -327,7 +327,7 @@ def study_artifacts():
         *(
             f"{root}/probes/{name}/{file}"
             for name in STUDY.probes
-            for file in ("scores.parquet", "angles.parquet", "directions.safetensors")
+            for file in ("scores.parquet", "angles.parquet", "facts.parquet", "directions.safetensors")
         ),
         *all_experiments("curves"),
         *all_experiments("thresholds"),

@@ -1,4 +1,4 @@
-"""Every probe at every layer of one capture of statements: scores, angles and directions."""
+"""Every probe at every layer of one capture of statements: scores, angles, what fits report, and directions."""
 
 from actspace.jobs import begin
 
@@ -7,6 +7,7 @@ begin(snakemake)
 from actspace import provenance, tables
 from actspace.activations import store
 from actspace.probes import evaluation, linear
+from actspace.probes.statements import pairs
 
 
 def main(job):
@@ -16,11 +17,12 @@ def main(job):
         hook: store.read([path]).x.numpy() for hook, path in zip(cfg["hooks"], job.input.activations, strict=True)
     }
     columns = (statements[name].to_numpy() for name in ("label", "group", "set"))
-    scores, angles, directions = evaluation.evaluate(activations, *columns, cfg, seed=cfg["seed"], n_jobs=job.threads)
+    study = {"seed": cfg["seed"], "pairs": pairs(statements), "n_jobs": job.threads}
+    found = evaluation.evaluate(activations, *columns, cfg, **study)
     made_by = provenance.of(job.wildcards.study, job.rule, job.params, job.input).adding(statements=len(statements))
-    tables.write(job.output.scores, scores, made_by)
-    tables.write(job.output.angles, angles, made_by)
-    provenance.write(job.output.directions, lambda path: linear.save(path, directions), made_by)
+    for name in ("scores", "angles", "facts"):
+        tables.write(job.output[name], getattr(found, name), made_by)
+    provenance.write(job.output.directions, lambda path: linear.save(path, found.directions), made_by)
 
 
 main(snakemake)

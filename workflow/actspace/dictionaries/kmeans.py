@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -32,6 +31,7 @@ from actspace.dictionaries.base import (
     check_finite,
 )
 from actspace.errors import StudyError
+from actspace.threads import torch_threads
 
 SCORES_AT_ONCE = 2**22  # (row, cluster) scores held at a time
 ROWS_AT_ONCE = 2**15
@@ -108,7 +108,7 @@ def fit(
         prefix.
     """
     rng = np.random.default_rng(seed)
-    with threads(n_threads):
+    with torch_threads(n_threads):
         prefix = _prefix(x, pca_prefix) if pca_prefix else None
         rows, chunks, offset = _rows_of(x, _preparation(prefix, spherical), not spherical, rng)
         if not 1 <= n_clusters <= len(rows):
@@ -345,14 +345,3 @@ def _finite(x: np.ndarray) -> Tensor:
     rows = torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32))
     check_finite(rows, "k-means data")
     return rows
-
-
-@contextmanager
-def threads(n: int) -> Iterator[None]:
-    """Let torch use so many threads, and as many as before afterwards."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(n)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
