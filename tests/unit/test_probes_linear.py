@@ -49,6 +49,21 @@ def test_logistic_regression_without_bias_finds_the_optimum_of_scikit_learn(cent
     np.testing.assert_allclose(probe.scores(X), peer.decision_function(rows), atol=1e-5)
 
 
+@pytest.mark.parametrize("solver", ["lbfgs", "newton-cholesky"])
+@pytest.mark.parametrize("seed", range(3))
+def test_directions_agree_with_scikit_learn_to_a_millionth_on_balanced_full_rank_data(seed, solver):
+    rng = np.random.default_rng(seed)
+    y = rng.permutation(np.arange(2000) % 2)
+    X = rng.standard_normal((2000, 64)) @ rng.standard_normal((64, 64)) + y[:, None] * rng.standard_normal(64)
+    scale = np.sqrt(((X - X.mean(axis=0)) ** 2).mean())
+    # What is left of the gradient moves L-BFGS's weights more than Newton's, as the curvature is small.
+    peer = LogisticRegression(C=1.0, tol=1e-10, solver=solver, max_iter=100_000).fit((X - X.mean(axis=0)) / scale, y)
+    ours = linear.logistic_regression(X, y, C=1.0, tolerance=1e-10)
+    assert angle(ours.direction, peer.coef_[0]) < 1e-6
+    tilted = linear.mass_mean_covariance(X, y, shrinkage=0.0).direction
+    assert angle(tilted, LinearDiscriminantAnalysis(solver="svd").fit(X, y).coef_[0]) < 1e-6
+
+
 def test_logistic_regression_does_not_depend_on_scale():
     X, y = labelled(200, 10)
     one, thousand = linear.logistic_regression(X, y), linear.logistic_regression(1000 * X, y)
