@@ -55,7 +55,17 @@ CLUSTERS = {
 """Family of each variant of k-means; behind a PCA prefix it has `pca_` before it."""
 CLUSTERINGS = (*CLUSTERS.values(), *(f"pca_{family}" for family in CLUSTERS.values()))
 ONLY_DRAWN = (
-    *("toy_points", "toy_directions", "perturbation_curves", "triangles", "planes", "regions", "spikes"),
+    *(
+        "toy_points",
+        "toy_directions",
+        "probe_points",
+        "probe_arrows",
+        "perturbation_curves",
+        "triangles",
+        "planes",
+        "regions",
+        "spikes",
+    ),
     "dictionary_densities",
 )
 """Tables too long, or too plain, for anybody to open as CSV."""
@@ -205,7 +215,11 @@ def tables(study: Study) -> list[str]:
     found += ["dictionary_matches"] if any(map(matched, study.dictionaries.values())) else []
     found += ["top_contexts"] if any(map(selective, study.dictionaries.values())) else []
     found += ["toy_truth", "toy_points", "toy_directions"] if study.toy else []
-    found += ["probe_scores", "probe_summary", "probe_angles", "probe_facts"] if study.probes else []
+    found += (
+        ["probe_scores", "probe_summary", "probe_angles", "probe_facts", "probe_points", "probe_arrows"]
+        if study.probes
+        else []
+    )
     names = ("curves", "thresholds", "statistics", "comparisons")
     found += [f"perturbation_{name}" for name in names] if study.perturbations else []
     found += ["triangles", "subspaces", "optima_statistics"] if study.optima else []
@@ -218,7 +232,7 @@ def figures(study: Study) -> dict[str, tuple[str, str]]:
     """List the figures of a study: section of the report and caption file of each."""
     dictionaries, probes, perturbations = "Clustering and sparse autoencoders", "Truth directions", "Perturbations"
     found = {"toy_truth": probes} if study.toy else {}
-    found |= {"probe_layers": probes} if study.probes else {}
+    found |= dict.fromkeys(("probe_layers", "generalization", "statement_pca"), probes) if study.probes else {}
     found |= {"probe_angles": probes} if any(len(member.fits) > 1 for member in study.probes.values()) else {}
     always = ("unexplained_variance", "description_length", "dictionary_size", "variance_definitions")
     found |= dict.fromkeys(always, dictionaries) if study.dictionaries else {}

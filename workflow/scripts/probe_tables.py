@@ -1,4 +1,4 @@
-"""All probe studies in one table of scores, one of their means over splits with intervals, and one each of angles and facts."""
+"""All probe studies in one table of scores, one of their means over splits with intervals, one each of angles and facts, and what pictures draw."""
 
 from actspace.jobs import begin
 
@@ -15,6 +15,8 @@ def main(job):
     tables.write_both(job.output.summary, summary.summarise(scores), made_by)
     for name in ("angles", "facts"):
         tables.write_both(job.output[name], tables.concat(job.input[name]), made_by)
+    for name in ("points", "arrows"):
+        tables.write(job.output[name], tables.concat(job.input[name]), made_by)
 
 
 main(snakemake)
