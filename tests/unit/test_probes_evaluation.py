@@ -6,7 +6,7 @@ import pytest
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
 from actspace.errors import StudyError
-from actspace.probes import evaluation, metrics, names, summary
+from actspace.probes import evaluation, metrics, names, published, summary
 from actspace.probes.evaluation import evaluate
 from actspace.probes.summary import summarise
 
@@ -190,6 +190,21 @@ def test_probes_that_need_negations_are_fitted_where_they_are(negated):
     assert mean(scores, train_set="all", metric="accuracy", probe="ttpd", test_set="neg_one") > 0.9
     assert mean(scores, train_set="one", metric="accuracy", probe="mass_mean", test_set="neg_one") < 0.7
     assert {"ccs", "ttpd"} <= set(angles["probe_a"]) | set(angles["probe_b"])
+
+
+def test_ccs_is_trained_on_the_pairs_of_the_training_part(negated):
+    activations, labels, groups, sets, pairs = negated
+    (hook, X) = next(iter(activations.items()))
+    order = np.random.default_rng(1).permutation(len(labels))  # so that rows and pairs do not stand in order
+    place = np.argsort(order)
+    shuffled = ({hook: X[order]}, labels[order], groups[order], sets[order])
+    cfg = CFG | {"probes": ["ccs"], "splits": 1}
+    found = evaluate(*shuffled, cfg, seed=0, pairs=place[pairs]).directions[f"{hook}/all/ccs/0"]
+    train = ~evaluation.entity_split(groups, 0.3, evaluation.seed_for(0, "split", 0))
+    own = pairs[train[pairs].all(axis=1)]
+    rng = evaluation.rng_for(0, "ccs", hook, "all", 0)
+    expected = published.ccs(X[own[:, 0]], X[own[:, 1]], labels[own[:, 0]], rng)
+    np.testing.assert_allclose(found.direction, expected.direction, atol=1e-4)
 
 
 def test_every_kind_under_every_centring_is_fitted_and_saved_as_it_is_scored(negated):

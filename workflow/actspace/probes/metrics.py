@@ -36,7 +36,7 @@ def calibration_error(log_odds: Array, labels: NDArray) -> Array:
     """Return the expected calibration error of P(true) for each column of log-odds (row, probe).
 
     The mean over 10 bins of P(true) of equal width, weighted by their rows, of |mean P(true) - share of true rows|. Few
-    rows per bin bias it upwards: a calibrated probe has about 0.1 on 60 rows, so compare it at equal numbers of rows.
+    rows per bin bias it upwards: a calibrated probe has 0.11 to 0.13 on 60 rows, so compare it at equal numbers of rows.
     """
     probability = expit(log_odds)
     bins = np.minimum((probability * BINS).astype(int), BINS - 1)
