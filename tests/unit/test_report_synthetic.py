@@ -194,7 +194,8 @@ def probe_summary() -> pd.DataFrame:
         for layer in range(0, 31, 3):
             for probe, gain in peak.items():
                 value = 0.5 + gain * np.sin(np.pi * layer / 34) * (1 if train == test else 0.4)
-                rows.append((HOOK, layer, probe, train, test, "accuracy", value, value - 0.02, value + 0.02))
+                hook = f"blocks.{layer - 1}.hook_resid_post" if layer else "blocks.0.hook_resid_pre"
+                rows.append((hook, layer, probe, train, test, "accuracy", value, value - 0.02, value + 0.02))
     keys = ["hook", "layer", "probe", "train_set", "test_set", "metric", "value", "low", "high"]
     return pd.DataFrame(rows, columns=keys).assign(n_splits=10, n_train=600, n_test=200)
 
@@ -209,6 +210,20 @@ def probe_angles() -> pd.DataFrame:
         for b in names[i + 1 :]
     ]
     return pd.DataFrame(rows, columns=["hook", "layer", "train_set", "probe_a", "probe_b", "value", "low", "high"])
+
+
+def probe_points() -> pd.DataFrame:
+    rng = np.random.default_rng(4)
+    label, sets = np.tile([0, 1], 60), np.repeat(["cities", "elements", "comparisons"], 40)
+    x = 3 * rng.normal(size=120) + 2 * label
+    table = pd.DataFrame({"set": sets, "label": label, "x": x, "y": rng.normal(size=120)})
+    return table.assign(hook=HOOK, layer=10, x_share=0.41, y_share=0.12)
+
+
+def probe_arrows() -> pd.DataFrame:
+    rows = [("logistic_regression", 0.1, 0.05), ("mass_mean", 0.5, -0.1), ("mass_mean_covariance", 0.12, 0.05)]
+    table = pd.DataFrame(rows, columns=["name", "x", "y"]).assign(hook=HOOK, layer=10, train_set="all")
+    return pd.concat([table.assign(set=name) for name in ("cities", "elements", "comparisons")], ignore_index=True)
 
 
 def rise_of(experiment: str, base: str, direction: str) -> float:
@@ -312,6 +327,8 @@ def study_tables(n_prompts: int = 6, n_draws: int = 2) -> dict[str, pd.DataFrame
         "toy_directions": toy_directions(),
         "probe_summary": probe_summary(),
         "probe_angles": probe_angles(),
+        "probe_points": probe_points(),
+        "probe_arrows": probe_arrows(),
         "perturbation_curves": curves,
         "perturbation_thresholds": perturbation_thresholds(curves),
         "perturbation_statistics": perturbation_statistics(),

@@ -55,8 +55,19 @@ CLUSTERS = {
 """Family of each variant of k-means; behind a PCA prefix it has `pca_` before it."""
 CLUSTERINGS = (*CLUSTERS.values(), *(f"pca_{family}" for family in CLUSTERS.values()))
 ONLY_DRAWN = (
-    *("toy_points", "toy_directions", "perturbation_curves", "triangles", "planes", "regions", "spikes"),
-    *("dictionary_densities", "dictionary_preactivations"),
+    *(
+        "toy_points",
+        "toy_directions",
+        "probe_points",
+        "probe_arrows",
+        "perturbation_curves",
+        "triangles",
+        "planes",
+        "regions",
+        "spikes",
+    ),
+    "dictionary_densities",
+    "dictionary_preactivations",
 )
 """Tables too long, or too plain, for anybody to open as CSV."""
 
@@ -225,7 +236,11 @@ def tables(study: Study) -> list[str]:
     found += ["dictionary_matches"] if any(map(matched, study.dictionaries.values())) else []
     found += ["top_contexts"] if any(map(selective, study.dictionaries.values())) else []
     found += ["toy_truth", "toy_points", "toy_directions"] if study.toy else []
-    found += ["probe_scores", "probe_summary", "probe_angles"] if study.probes else []
+    found += (
+        ["probe_scores", "probe_summary", "probe_angles", "probe_facts", "probe_points", "probe_arrows"]
+        if study.probes
+        else []
+    )
     names = ("curves", "thresholds", "statistics", "comparisons")
     found += [f"perturbation_{name}" for name in names] if study.perturbations else []
     found += ["triangles", "subspaces", "optima_statistics"] if study.optima else []
@@ -238,8 +253,8 @@ def figures(study: Study) -> dict[str, tuple[str, str]]:
     """List the figures of a study: section of the report and caption file of each."""
     dictionaries, probes, perturbations = "Clustering and sparse autoencoders", "Truth directions", "Perturbations"
     found = {"toy_truth": probes} if study.toy else {}
-    found |= {"probe_layers": probes} if study.probes else {}
-    found |= {"probe_angles": probes} if any(len(member.probes) > 1 for member in study.probes.values()) else {}
+    found |= dict.fromkeys(("probe_layers", "generalization", "statement_pca"), probes) if study.probes else {}
+    found |= {"probe_angles": probes} if any(len(member.fits) > 1 for member in study.probes.values()) else {}
     always = ("unexplained_variance", "description_length", "dictionary_size", "variance_definitions")
     found |= dict.fromkeys(always, dictionaries) if study.dictionaries else {}
     found |= {"structure": dictionaries} if any(map(with_nulls, study.dictionaries.values())) else {}
@@ -502,9 +517,10 @@ def splice(study: Study, dictionaries: str, hook: str) -> dict[str, Any]:
 
 
 def probes(study: Study, probes: str) -> dict[str, Any]:
-    """Probes, splits and penalty."""
+    """Probes by name, splits and penalty."""
     return {
-        **study.probes[probes].model_dump(exclude={"capture"}),
+        **study.probes[probes].model_dump(exclude={"capture", "C_path", "centring"}),
+        "probes": study.probes[probes].fits,
         "hooks": study.captures[study.probes[probes].capture].hooks,
         "seed": seed_for(study.seed, "probes", probes),
     }

@@ -181,6 +181,8 @@ def fit_members(dictionaries):
 
 # probes
 
+PROBE_TABLES = ("scores", "angles", "facts", "points", "arrows")
+
 
 def probe_activations(wildcards):
     """The last token of every statement, at every hook of the capture, in the order of the config."""
@@ -334,7 +336,7 @@ def study_artifacts():
         *(
             f"{root}/probes/{name}/{file}"
             for name in STUDY.probes
-            for file in ("scores.parquet", "angles.parquet", "directions.safetensors")
+            for file in (*(f"{table}.parquet" for table in PROBE_TABLES), "directions.safetensors")
         ),
         *all_experiments("curves"),
         *all_experiments("thresholds"),

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from actspace.errors import StudyError
 from actspace.probes.facts import FAMILIES, Fact
+from actspace.probes.names import NEGATED
 from actspace.seeds import rng_for
 
 log = logging.getLogger(__name__)
@@ -81,6 +82,41 @@ def collect(settings: Mapping[str, Any], seed: int) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
+def polarities(sets: Sequence[str] | NDArray) -> NDArray[np.int64]:
+    """Return -1 for rows of negated sets, whose names begin with `neg_`, and 1 for the others, (row,)."""
+    return np.where(np.char.startswith(np.asarray(sets, dtype=str), NEGATED), -1, 1)
+
+
+def pairs(statements: pd.DataFrame) -> NDArray[np.int64]:
+    """Find the negation of every statement that has one.
+
+    A set `x` and its negation `neg_x` have the same statements in the same order, as the generated and the published
+    ones do. It counts only if all labels are opposite and nine in ten statements end in the same word as their
+    negations: two sets in different orders have no pairs, and the log says so.
+
+    Returns
+    -------
+    integer ndarray of shape (pair, 2): the row numbers of a statement and of its negation
+    """
+    known = {name: np.flatnonzero(statements["set"] == name) for name in statements["set"].unique()}
+    found = [np.empty((0, 2), dtype=np.int64)]
+    for name, rows in known.items():
+        if (negations := known.get(NEGATED + name)) is not None:
+            if _negates(statements.iloc[rows], statements.iloc[negations]):
+                found.append(np.stack([rows, negations], axis=1))
+            else:
+                log.warning("%s%s does not negate %s row by row: no pairs", NEGATED, name, name)
+    return np.concatenate(found)
+
+
+def _negates(statements: pd.DataFrame, negations: pd.DataFrame) -> bool:
+    if len(statements) != len(negations):
+        return False
+    ends, others = (table["statement"].str.split().str[-1].to_numpy() for table in (statements, negations))
+    opposite = statements["label"].to_numpy() != negations["label"].to_numpy()
+    return bool(opposite.all() and (ends == others).mean() >= 0.9)
+
+
 def _fill(name: str, fact: Fact) -> list[tuple[str, int, str, str, str]]:
     family, template, negates = SETS[name]
     answers = ((fact.true, 1 - negates), (fact.false, int(negates)))
@@ -126,7 +162,7 @@ def read_csv(path: str | Path, set_name: str, group_column: str | None = None) -
     label = _labels(path, table["label"])
     group_column = group_column or next((column for column in ENTITY_COLUMNS if column in table), None)
     group = table[group_column].str.strip() if group_column else statement
-    topic = table["topic"] if "topic" in table else set_name.removeprefix("neg_")
+    topic = table["topic"] if "topic" in table else set_name.removeprefix(NEGATED)
     columns = {"statement": statement, "label": label, "set": set_name, "group": group, "topic": topic}
     result = pd.DataFrame(columns)[COLUMNS]
     _check_statements(path, result)

@@ -148,6 +148,23 @@ _SPECS = [
         has_rows=probes.has_accuracy,
     ),
     FigureSpec(
+        id="generalization",
+        draw=probes.generalization,
+        tables=("probe_summary",),
+        section=probes.SECTION,
+        title="Truth probes from set to set",
+        caption=probes.generalization_caption,
+        has_rows=probes.has_accuracy,
+    ),
+    FigureSpec(
+        id="statement_pca",
+        draw=probes.statement_pca,
+        tables=("probe_points", "probe_arrows"),
+        section=probes.SECTION,
+        title="Statements in their planes of most variance",
+        caption=probes.pca_caption,
+    ),
+    FigureSpec(
         id="probe_angles",
         draw=probes.probe_angles,
         tables=("probe_angles",),
