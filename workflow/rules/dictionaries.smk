@@ -10,8 +10,6 @@ rule kmeans:
         f"{FIT_LOG}.log",
     wildcard_constraints:
         fit="(pca_)?kmeans(_spherical)?-[^/]+",
-    group:
-        "fits"
     conda:
         "../../envs/actspace.yaml"
     threads: STUDY.compute.threads
