@@ -1,8 +1,9 @@
 """Statements with their labels, sets and groups; and their tokens, one sequence per statement."""
 
-from actspace.jobs import begin
+from actspace.jobs import begin, warn_on_terminal
 
 begin(snakemake)
+warn_on_terminal("actspace.probes")
 
 from actspace import models, provenance, tables, tokens
 from actspace.probes import statements
@@ -13,13 +14,10 @@ def main(job):
     folder = models.locate(cfg["source"], job.input.get("weights"), cfg["trust_remote_code"])
     tokenizer = models.load_tokenizer(folder, cfg["trust_remote_code"])
     table = statements.collect(cfg["statements"], cfg["seed"])
+    tokenized = tokens.statements_table(table["statement"].tolist(), tokenizer, cfg["statements"]["bos"])
     made_by = provenance.of(job.wildcards.study, job.rule, job.params, job.input)
-    tables.write(job.output.statements, table, made_by)
-    tables.write(
-        job.output.tokens,
-        tokens.statements_table(table["statement"].tolist(), tokenizer, cfg["statements"]["bos"]),
-        made_by,
-    )
+    tables.write(job.output.statements, table.assign(tokens=tokens.lengths(tokenized)), made_by)
+    tables.write(job.output.tokens, tokenized, made_by)
 
 
 main(snakemake)
