@@ -23,7 +23,6 @@ import faiss
 import numpy as np
 import torch
 from sklearn import cluster
-from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 ROOT = Path(__file__).parents[2]
@@ -32,6 +31,7 @@ sys.path.insert(0, str(ROOT / "workflow"))
 from actspace.activations import store  # noqa: E402
 from actspace.dictionaries import kmeans  # noqa: E402
 from actspace.provenance import MadeBy  # noqa: E402
+from actspace.threads import limited_to  # noqa: E402
 
 THREADS = 2
 
@@ -69,24 +69,24 @@ def clustered(setting: Setting, seed: int = 0) -> Tensor:
 
 
 def ours(x: Tensor, start: Tensor, passes: int) -> Tensor:
-    with kmeans.threads(THREADS):
+    with limited_to(THREADS):
         return kmeans.lloyd(lambda: iter(x.split(kmeans.ROWS_AT_ONCE)), start, 0, passes).centroids
 
 
 def from_store(activations: store.Activations, start: Tensor, passes: int) -> Tensor:
-    with kmeans.threads(THREADS):
+    with limited_to(THREADS):
         chunks = lambda: (part.x.to(start) for part in activations.groups())  # noqa: E731
         return kmeans.lloyd(chunks, start, 0, passes).centroids
 
 
 def scikit_learns(x: Tensor, start: Tensor, passes: int) -> Tensor:
-    with threadpool_limits(THREADS):
+    with limited_to(THREADS):
         fit = cluster.KMeans(len(start), init=start.numpy(), n_init=1, max_iter=passes, tol=0)
         return torch.from_numpy(fit.fit(x.numpy()).cluster_centers_)
 
 
 def faiss_s(x: Tensor, start: Tensor, passes: int) -> Tensor:
-    with threadpool_limits(THREADS):
+    with limited_to(THREADS):
         fit = faiss.Kmeans(x.shape[1], len(start), niter=passes, max_points_per_centroid=len(x))
         fit.train(x.numpy(), init_centroids=start.numpy())
         return torch.from_numpy(fit.centroids)

@@ -4,6 +4,7 @@ import pytest
 from test_report_synthetic import study_tables
 
 from actspace import claims
+from actspace.claims.clusters import at_bits
 from actspace.claims.dictionaries import r_squared
 from actspace.report.figures import available_figures
 
@@ -33,6 +34,10 @@ def fits(metric, to=None, by=None, data="real", **wanted):
         return changed(table, chosen, by=by, to=to)
 
     return change
+
+
+def structure(family, to):
+    return lambda t: changed(t, (t["null"] == "gaussian") & (t["family"] == family), to=to)
 
 
 def auroc(experiment, to, *families, statistic="auroc"):
@@ -109,7 +114,21 @@ FALSIFIED = [
     ("log_line", fits("fvu_pooled", to=0.9, family="topk", k=64.0), "holds", "fails"),
     ("topk4_like_kmeans", fits("fvu_pooled", to=0.26, family="topk", k=4.0), "fails", "holds"),
     ("definitions_disagree", lambda t: changed(t, t["metric"].str.startswith("fvu"), to=0.3), "holds", "fails"),
-    ("structure_beyond_covariance", fits("fvu_pooled", to=0.1, data="gaussian", family="kmeans"), "holds", "fails"),
+    ("better_saes_explain_more", fits("fvu_pooled", to=0.3, family="topk"), "holds", "fails"),
+    ("low_k_saes_match_kmeans", fits("fvu_pooled", to=0.3, family="topk", k=4.0), "holds", "fails"),
+    ("saes_beat_kmeans_at_equal_bits", fits("fvu_pooled", to=0.5, family="topk"), "holds", "fails"),
+    ("structure_beyond_covariance", structure("kmeans", -0.1), "holds", "fails"),
+    ("saes_find_structure_beyond_covariance", structure("topk", -0.1), "holds", "fails"),
+    ("saes_find_more_structure_than_clusters", structure("topk", 0.2), "holds", "fails"),
+    ("latents_purer_than_random", fits("token_purity", to=0.2), "holds", "fails"),
+    ("clusters_as_pure_as_latents", fits("token_purity", to=0.8, family="kmeans"), "holds", "fails"),
+    ("reencoding_changes_latents", fits("reencoding_jaccard", to=0.9), "holds", "fails"),
+    (
+        "seeds_agree_above_chance",
+        lambda t: t.assign(excess_cosine=-0.1, excess_cosine_low=-0.2, excess_cosine_high=0.0),
+        "holds",
+        "fails",
+    ),
     ("plateaus", auroc("plateaus", 0.4, RANDOM, COVARIANCE), "holds", "fails"),
     ("plateaus_are_flat", of_real("median_excess_sqrt_2kl", -0.1), "holds", "fails"),
     ("plateaus_are_flat_inside", of_real("median_excess_l2", -0.1), "holds", "fails"),
@@ -260,12 +279,42 @@ def test_points_of_one_height_have_no_line_to_judge(tables):
     assert verdict_of("log_line", {"dictionary_metrics": flat}) == "undecided"
 
 
-def test_structure_is_judged_at_the_largest_k_that_both_kinds_of_data_have(tables):
+def test_structure_is_judged_at_the_largest_k_of_all_seeds(tables):
+    table = tables["dictionary_structure"]
+    small = changed(table, table["n_latents"] == 256, to=-0.1)
+    assert verdict_of("structure_beyond_covariance", {"dictionary_structure": small}) == "holds"
+    alone = small[small["n_latents"] != 1024]
+    assert verdict_of("structure_beyond_covariance", {"dictionary_structure": alone}) == "fails"
+    one_seed = changed(table, (table["n_latents"] == 1024) & (table["seed"] == 1), to=-0.1)
+    assert verdict_of("structure_beyond_covariance", {"dictionary_structure": one_seed}) == "undecided"
+
+
+def test_structure_beyond_the_covariance_is_not_that_beyond_another_null(tables):
+    shuffled = {"dictionary_structure": tables["dictionary_structure"].assign(null="shuffled")}
+    reasons = claims.untested(shuffled).set_index("id")["reason"]
+    assert reasons["structure_beyond_covariance"] == "no rows in dictionary_structure with null = gaussian"
+
+
+def test_fits_take_turns_to_spend_so_many_bits():
+    fits = pd.DataFrame({"bits_per_vector": [4.0, 8.0, 16.0], "fvu_pooled": [0.8, 0.7, 0.2]})
+    fits = fits.assign(fvu_pooled_low=fits["fvu_pooled"] - 0.1, fvu_pooled_high=fits["fvu_pooled"] + 0.1)
+    # The first and the third by turns leave less at 8 bits than the second: 2/3 of 0.8 and 1/3 of 0.2.
+    found = at_bits(fits, 8.0)
+    assert (found.value, found.low, found.high) == pytest.approx((0.6, 0.5, 0.7))
+    assert at_bits(fits, 16.0).value == 0.2
+
+
+def test_nothing_is_said_of_bits_that_no_sae_comes_down_to(tables):
     metrics = tables["dictionary_metrics"]
-    small = fits("fvu_pooled", to=0.1, data="gaussian", family="kmeans", n_latents=256)(metrics)
-    assert verdict_of("structure_beyond_covariance", {"dictionary_metrics": small}) == "holds"
-    without = small[(small["data"] == "real") | (small["n_latents"] != 1024)]
-    assert verdict_of("structure_beyond_covariance", {"dictionary_metrics": without}) == "fails"
+    dear = changed(metrics, (metrics["metric"] == "bits_per_vector") & (metrics["family"] == "topk"), by=30)
+    reasons = claims.untested({"dictionary_metrics": dear}).set_index("id")["reason"]
+    expected = "no SAE with as few bits as k-means: SAEs need 36.5 or more, k-means 10 at most"
+    assert reasons["saes_beat_kmeans_at_equal_bits"] == expected
+
+
+def test_agreement_of_seeds_stands_beside_that_on_gaussian_data(tables):
+    found = claims.evaluate(tables).set_index("id").loc["seeds_agree_above_chance"]
+    assert "fits to Gaussian data: 0.4" in found["statistic"]
 
 
 def test_claims_hold_at_every_hook_point_or_not_at_all(tables):

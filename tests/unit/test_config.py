@@ -283,6 +283,49 @@ def test_published_sets_are_read_from_their_addresses():
 
 
 @pytest.mark.parametrize(
+    ("generated", "kinds", "line"),
+    [
+        (
+            ["cities"],
+            ["mass_mean", "ccs"],
+            "probes.truth.probes[1]: 'ccs' needs a set of statements and its negation, ",
+        ),
+        (
+            ["cities", "neg_element_symbols"],
+            ["ccs"],
+            "probes.truth.probes[0]: 'ccs' needs a set of statements and its ",
+        ),
+        (
+            ["cities", "comparisons"],
+            ["ttpd"],
+            "probes.truth.probes[0]: 'ttpd' needs affirmative sets and negated ones ",
+        ),
+        (["neg_cities"], ["ttpd"], "probes.truth.probes[0]: 'ttpd' needs affirmative sets and negated ones "),
+    ],
+)
+def test_probes_that_need_negations_say_so_before_anything_runs(generated, kinds, line):
+    base = changed("statements/truth/generated", generated)
+    assert complaint(changed("probes/truth/probes", kinds, base)).startswith(line)
+    base = changed("statements/truth/generated", ["cities", "neg_cities"])
+    assert read_study(changed("probes/truth/probes", ["ccs", "ttpd"], base)).probes["truth"].fits == ["ccs", "ttpd"]
+
+
+def test_a_pictured_hook_is_one_of_the_capture():
+    line = "probes.truth.pictured: there is no hook of the capture 'facts' named 'blocks.1.hook_resid_pre'"
+    assert complaint(changed("probes/truth/pictured", "blocks.1.hook_resid_pre")).startswith(line)
+
+
+def test_an_experiment_may_go_along_any_fit_of_a_probe_study():
+    edits = {"C_path": [0.01], "centring": ["train_mean", "none"], "capture": "facts"}
+    base = changed("probes/truth", edits, with_fits())
+    for name in ("logistic_regression_c0.01", "mass_mean_uncentred"):
+        path = "perturbations/plateau/directions/2"
+        assert read_study(changed(path, f"probe_{name}", base)).perturbations["plateau"].probe == "truth"
+    line = complaint(changed(path, "probe_mass_mean_per_dataset", base))
+    assert line.startswith("perturbations.plateau.directions[2]: there is no probe of `probes.truth` named ")
+
+
+@pytest.mark.parametrize(
     ("positions", "position", "stored"),
     [
         ("all", 3, True),

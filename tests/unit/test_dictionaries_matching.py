@@ -44,6 +44,20 @@ def test_centroids_are_compared_around_their_mean_and_components_of_either_sign(
     assert table["relation"].tolist() == ["family"] * 2
 
 
+def test_the_excess_over_chance_has_the_t_interval_of_the_latents():
+    others, null = torch.stack([EYE[0], EYE[2]]), EYE[3:]
+    found = matching.match(EYE[:2], others, null)
+    # Cosines 1 and 0 against 0 and 0: mean 1/2, standard deviation 1/sqrt(2), t of one degree of freedom.
+    ends = [found[f"excess_cosine{end}"] for end in ("", "_low", "_high")]
+    assert ends == pytest.approx([0.5, 0.5 - 12.706204736 / 2, 0.5 + 12.706204736 / 2])
+
+
+def test_sizes_alone_are_split_the_smaller_first():
+    grow = {f"kmeans-k{k}-s0": KMeans({"centroids": torch.randn(k, 4) - 5}) for k in (3, 6)}
+    table = matching.match_all(grow, {"capture": "c", "hook": "h", "data": "real"}, seed=0).set_index("fit")
+    assert table["n_children"].notna().to_dict() == {"kmeans-k3-s0": True, "kmeans-k6-s0": False}
+
+
 def test_chunks_change_nothing(monkeypatch):
     rows, others = (torch.randn(n, 5, generator=torch.Generator().manual_seed(n)) for n in (40, 30))
     whole = matching.best_matches(rows, others)

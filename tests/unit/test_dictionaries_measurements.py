@@ -34,7 +34,9 @@ def cache(tmp_path):
 def measure(dictionary, cache):
     rows = cache.read()
     spread = moments.Moments(*moments.accumulate([rows.x]), 3.2, 4.5, 60.0, np.inf, 0)
-    table, density, histograms = measurements.measure(dictionary, rows, cache, spread, "raw", seed=0)
+    table, density, histograms, _ = measurements.measure(
+        dictionary, rows, cache, spread, "raw", seed=0, documents_seed=1
+    )
     return table.set_index("metric"), density, histograms
 
 

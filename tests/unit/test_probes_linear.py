@@ -1,5 +1,8 @@
 """Linear probes against scikit-learn, and what must not change them: rotations, scales, constant data."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 from sklearn.covariance import ledoit_wolf
@@ -35,6 +38,32 @@ def test_logistic_regression_finds_the_optimum_of_scikit_learn(n, d, C):
     np.testing.assert_allclose(probe.scores(X), peer.decision_function((X - X.mean(axis=0)) / scale), atol=1e-5)
 
 
+@pytest.mark.parametrize("centre", [True, False])
+def test_logistic_regression_without_bias_finds_the_optimum_of_scikit_learn(centre):
+    X, y = labelled(300, 20, imbalance=0.4)
+    centred = X - X.mean(axis=0)
+    rows = (centred if centre else X) / np.sqrt((centred**2).mean())
+    peer = LogisticRegression(tol=1e-10, max_iter=100_000, fit_intercept=False).fit(rows, y)
+    probe = linear.logistic_regression(X, y, tolerance=1e-10, bias=False, centre=centre)
+    assert angle(probe.direction, peer.coef_[0]) < 1e-6
+    np.testing.assert_allclose(probe.scores(X), peer.decision_function(rows), atol=1e-5)
+
+
+@pytest.mark.parametrize("solver", ["lbfgs", "newton-cholesky"])
+@pytest.mark.parametrize("seed", range(3))
+def test_directions_agree_with_scikit_learn_to_a_millionth_on_balanced_full_rank_data(seed, solver):
+    rng = np.random.default_rng(seed)
+    y = rng.permutation(np.arange(2000) % 2)
+    X = rng.standard_normal((2000, 64)) @ rng.standard_normal((64, 64)) + y[:, None] * rng.standard_normal(64)
+    scale = np.sqrt(((X - X.mean(axis=0)) ** 2).mean())
+    # What is left of the gradient moves L-BFGS's weights more than Newton's, as the curvature is small.
+    peer = LogisticRegression(C=1.0, tol=1e-10, solver=solver, max_iter=100_000).fit((X - X.mean(axis=0)) / scale, y)
+    ours = linear.logistic_regression(X, y, C=1.0, tolerance=1e-10)
+    assert angle(ours.direction, peer.coef_[0]) < 1e-6
+    tilted = linear.mass_mean_covariance(X, y, shrinkage=0.0).direction
+    assert angle(tilted, LinearDiscriminantAnalysis(solver="svd").fit(X, y).coef_[0]) < 1e-6
+
+
 def test_logistic_regression_does_not_depend_on_scale():
     X, y = labelled(200, 10)
     one, thousand = linear.logistic_regression(X, y), linear.logistic_regression(1000 * X, y)
@@ -65,11 +94,78 @@ def test_mass_mean_covariance_without_shrinkage_is_plain_discriminant_analysis()
     assert angle(probe.direction, LinearDiscriminantAnalysis(solver="svd").fit(X, y).coef_[0]) < 1e-6
 
 
+@pytest.mark.parametrize(("n", "d"), [(300, 20), (40, 60)])
+def test_a_pseudo_inverse_leaves_out_small_eigenvalues(n, d):
+    X, y = labelled(n, d)
+    means = np.stack([X[y == 0].mean(axis=0), X[y == 1].mean(axis=0)])
+    within = X - means[y]
+    expected = np.linalg.pinv(within.T @ within / n, rcond=0.01, hermitian=True) @ (means[1] - means[0])
+    probe = linear.mass_mean_pseudo_inverse(X, y, tolerance=0.01)
+    np.testing.assert_allclose(probe.direction, expected, rtol=1e-6, atol=1e-9)
+    assert probe.bias == pytest.approx(np.log((y == 1).sum() / (y == 0).sum()) - expected @ means.mean(axis=0))
+    values = np.linalg.eigvalsh(within.T @ within)
+    assert probe.facts["rank"] == (values > 0.01 * values[-1]).sum()
+    assert 1 <= probe.facts["rank"] < min(n, d)
+    thousand = linear.mass_mean_pseudo_inverse(1000 * X, y, tolerance=0.01)
+    assert angle(thousand.direction, probe.direction) < 1e-6
+
+
+def test_a_pseudo_inverse_of_all_eigenvalues_is_plain_discriminant_analysis():
+    X, y = labelled(300, 20)
+    tilted = linear.mass_mean_covariance(X, y, shrinkage=0.0)
+    assert angle(linear.mass_mean_pseudo_inverse(X, y, tolerance=1e-9).direction, tilted.direction) < 1e-6
+
+
+def test_not_centred_a_mass_mean_probe_has_its_threshold_at_the_origin():
+    X, y = labelled(100, 8)
+    for fit in (linear.mass_mean, linear.mass_mean_covariance):
+        centred, raw = fit(X, y), fit(X, y, centre=False)
+        np.testing.assert_array_equal(raw.direction, centred.direction)
+        assert raw.bias == 0 != centred.bias
+
+
+def test_random_directions_are_even_over_the_sphere_with_the_threshold_at_the_mean():
+    X = labelled(50, 16)[0]
+    rng = np.random.default_rng(0)
+    drawn = [linear.random_direction(X, rng) for _ in range(4000)]
+    directions = np.stack([probe.direction for probe in drawn])
+    np.testing.assert_allclose(np.linalg.norm(directions, axis=1), 1)
+    np.testing.assert_allclose(directions.T @ directions / 4000, np.eye(16) / 16, atol=0.01)
+    assert drawn[0].scores(X).mean() == pytest.approx(0, abs=1e-12)
+
+
+def test_platt_scaling_golden():
+    # Of 30 rows at score 3, 20 are true, and of 30 at -1, 10; the labels of 30 true and 30 false rows become 31/32 and 1/32.
+    # Two scores fit both shares exactly: (20 * 31 + 10) / 960 = 21/32 and (10 * 31 + 20) / 960 = 11/32.
+    scores, y = np.repeat([3.0, -1.0], 30), np.array([1] * 20 + [0] * 10 + [1] * 10 + [0] * 20)
+    slope, offset = linear.platt(scores, y)
+    assert 3 * slope + offset == pytest.approx(np.log(21 / 11), abs=1e-4)
+    assert -slope + offset == pytest.approx(np.log(11 / 21), abs=1e-4)
+
+
+def test_platt_scaling_stays_finite_where_scores_tell_all_labels_apart():
+    slope, offset = linear.platt(np.array([-2.0, -1.0, 1.0, 2.0]), np.array([0, 0, 1, 1]))
+    assert 0 < slope < 10
+    assert offset == pytest.approx(0, abs=1e-4)
+    assert linear.platt(np.ones(4), np.array([0, 0, 0, 1])) == (0.0, pytest.approx(np.log(1 / 3)))
+
+
 def test_effective_rank_counts_directions_of_equal_variance():
     rng = np.random.default_rng(0)
     X = np.zeros((4000, 10))
     X[:, :3] = rng.standard_normal((4000, 3))
     assert linear.mass_mean_covariance(X, np.arange(4000) % 2).facts["effective_rank"] == pytest.approx(3, rel=0.01)
+
+
+@pytest.mark.parametrize(("n", "d"), [(80, 30), (30, 80)])
+@pytest.mark.parametrize("centre", [True, False])
+def test_a_frame_without_bias_changes_no_probe(n, d, centre):
+    X, y = labelled(n, d)
+    frame = Frame.of(X, centre=centre)
+    solver = {"bias": False, "centre": centre, "d_model": d, "tolerance": 1e-9}
+    direct = linear.logistic_regression(X[5:], y[5:], **solver)
+    turned = frame.back(linear.logistic_regression(frame.coordinates[5:], y[5:], **solver))
+    np.testing.assert_allclose(direct.scores(X), turned.scores(X), atol=1e-5)
 
 
 @pytest.mark.parametrize(("n", "d"), [(80, 30), (30, 80)])
@@ -107,6 +203,11 @@ def test_constant_rows_give_a_probe_without_direction(scale):
         linear.mass_mean_covariance(X, y),
         linear.shuffled_labels(X, y, rng),
         linear.shuffled_logistic_regression(X, y, rng),
+        linear.logistic_regression(X, y, bias=False),
+        linear.logistic_regression(X, y, bias=False, centre=False),
+        linear.mass_mean_pseudo_inverse(X, y, tolerance=1e-4),
+        linear.random_direction(X, rng),
+        Frame.of(X, centre=False).back(linear.mass_mean(Frame.of(X, centre=False).coordinates, y, centre=False)),
         frame.back(linear.mass_mean_covariance(frame.coordinates, y)),
     ]
     for probe in probes:
@@ -139,6 +240,20 @@ def test_save_and_load_return_the_same_probes(tmp_path):
     for key, probe in probes.items():
         np.testing.assert_array_equal(loaded[key].direction, probe.direction)
         assert (loaded[key].bias, loaded[key].name, loaded[key].facts) == (probe.bias, probe.name, probe.facts)
+
+
+def test_the_readmes_recipe_reads_a_probe(tmp_path, monkeypatch):
+    key, path = "blocks.20.hook_resid_post/all/mass_mean/0", "results/embedded/probes/truth/directions.safetensors"
+    (tmp_path / path).parent.mkdir(parents=True)
+    probe = linear.mass_mean(*labelled(60, 8))
+    linear.save(tmp_path / path, {key: probe})
+    monkeypatch.chdir(tmp_path)
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    (recipe,) = re.findall(r"```python\n(from safetensors.*?)```", readme, re.DOTALL)
+    scope = {}
+    exec(recipe, scope)
+    np.testing.assert_array_equal(scope["direction"], probe.direction)
+    assert scope["bias"] == [probe.bias]
 
 
 def test_a_damaged_file_of_probes_is_an_error(tmp_path):

@@ -19,7 +19,18 @@ from actspace.errors import StudyError
 from actspace.probes import facts
 from actspace.probes.entities import SEPARATOR, sides
 from actspace.probes.facts import City, known_cities, number_word
-from actspace.probes.statements import COMPOUNDS, GENERATED, SETS, collect, entity_split, generate, read_csv, rows_at
+from actspace.probes.statements import (
+    COMPOUNDS,
+    GENERATED,
+    SETS,
+    collect,
+    entity_split,
+    generate,
+    pairs,
+    polarities,
+    read_csv,
+    rows_at,
+)
 
 # The published statement sets lie beside the repository, or where the environment says.
 PUBLISHED = Path(os.environ.get("ACTSPACE_TEST_DATA", Path(__file__).parents[3] / "shared" / "data")) / "truth"
@@ -464,3 +475,35 @@ def test_entity_split_leaves_an_entity_on_each_side():
 def test_entity_split_names_the_mistake(groups, fraction, message):
     with pytest.raises(StudyError, match=message):
         entity_split(groups, fraction, seed=0)
+
+
+def test_every_statement_of_a_set_is_paired_with_its_negation(table):
+    found = table["statement"].to_numpy()[pairs(table)]
+    assert len(found) == (~table["set"].str.startswith("neg_")).sum()
+    for statement, negation in found:
+        assert negation.replace(" is not ", " is ").replace("does not have the", "has the") == statement
+    labels, groups = table["label"].to_numpy()[pairs(table)], table["group"].to_numpy()[pairs(table)]
+    assert (labels.sum(axis=1) == 1).all()
+    assert (groups[:, 0] == groups[:, 1]).all()
+
+
+def test_sets_in_other_orders_have_no_pairs(table, caplog):
+    two = table[table["set"].isin(["cities", "neg_cities"])]
+    last = two[two["set"] == "neg_cities"]
+    turned = pd.concat([two[two["set"] == "cities"], last.iloc[4:], last.iloc[:4]], ignore_index=True)
+    assert len(pairs(turned)) == 0
+    assert "neg_cities does not negate cities row by row" in caplog.text
+    assert len(pairs(two.iloc[:-1])) == 0
+    assert pairs(rows(table, "comparisons")).shape == (0, 2)
+
+
+def test_negated_sets_have_polarity_minus_one():
+    assert polarities(["cities", "neg_cities", "negative"]).tolist() == [1, -1, 1]
+
+
+@published
+@pytest.mark.parametrize("name", ["cities", "animal_class", "inventors", "sp_en_trans"])
+def test_published_sets_and_their_negations_are_paired(name):
+    parts = [read_csv(PUBLISHED / f"{which}.csv", which) for which in (name, f"neg_{name}")]
+    table = pd.concat(parts, ignore_index=True)
+    assert len(pairs(table)) == len(table) / 2

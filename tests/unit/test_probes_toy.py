@@ -7,6 +7,7 @@ from actspace.errors import StudyError
 from actspace.probes import toy
 
 SETTINGS = {
+    "probes": [*toy.LIMIT, *toy.AT_CHANCE],
     "d_model": 64,
     "points": 50_000,
     "draws": 2,
@@ -73,14 +74,45 @@ def test_logistic_regression_separates_better_and_is_not_the_truth_direction(res
 
 def test_shuffling_does_not_give_theta_in_a_random_orientation(result):
     row = cell(result[0], "shuffled_logistic_regression", "cosine_to_theta")
-    assert row["value"] == pytest.approx(row["expected"], abs=0.03)
+    assert row["value"] == pytest.approx(row["expected"], abs=0.02)
     assert row["expected"] < 0.9
+
+
+@pytest.mark.parametrize("probe", toy.AT_CHANCE)
+def test_baselines_are_near_what_is_expected_of_nothing(result, probe):
+    accuracy, cosine = (cell(result[0], probe, metric) for metric in ("accuracy", "cosine_to_theta"))
+    assert (accuracy["expected"], cosine["expected"]) == (0.5, 0)
+    assert accuracy["value"] == pytest.approx(0.5, abs=0.03)
+    assert abs(cosine["value"]) < 4 / np.sqrt(2 * 64)
+
+
+def test_the_random_direction_is_another_one_in_each_draw(result):
+    row = cell(result[0], "random_direction", "cosine_to_theta")
+    assert row["low"] < row["high"]
+
+
+@pytest.mark.parametrize("d_model", [2, 5, 200])
+def test_probes_arrive_in_any_dimension(d_model):
+    settings = SETTINGS | {"d_model": d_model, "points": 20_000, "draws": 1, "nuisance_scale": 3.0}
+    table = toy.run(settings, seed=1)[0].set_index(["probe", "metric"])
+    for probe, limit in toy.LIMIT.items():
+        assert table.loc[(probe, f"cosine_to_{limit}"), "value"] > 0.98, probe
+        for metric in (f"cosine_to_{limit}", "accuracy"):
+            assert abs(table.loc[(probe, metric), "value"] - table.loc[(probe, metric), "expected"]) < 0.02, probe
+
+
+def test_steps_of_adamw_have_no_closed_form_beside_them():
+    settings = SETTINGS | {"probes": ["logistic_regression_adamw"], "points": 500, "draws": 1, "d_model": 4}
+    table, _, directions = toy.run(settings, seed=0)
+    assert table["expected"].isna().all()
+    assert table["value"].notna().all()
+    assert "logistic_regression_adamw" not in set(directions["name"])
 
 
 def test_tables_and_picture_have_the_columns_of_the_contract(result):
     table, points, directions = result
     assert list(table.columns) == toy.COLUMNS
-    assert len(table) == 4 * 4
+    assert len(table) == 8 * 4
     assert (table["low"] <= table["value"]).all()
     assert (table["value"] <= table["high"]).all()
     assert list(points.columns) == ["x", "y", "label"]

@@ -12,6 +12,7 @@ from matplotlib.lines import Line2D
 from test_report_synthetic import EXPERIMENTS, study_tables
 
 from actspace.perturbations.families import BASES, DIRECTIONS
+from actspace.probes.names import KINDS
 from actspace.report import style
 from actspace.report.figures import FIGURES, available_figures, figure_specs
 from actspace.report.spec import counted
@@ -143,11 +144,56 @@ def test_layer_profile_draws_probes_and_the_baseline_at_layer_0(tables):
 
 def test_angles_draw_single_training_sets_beside_all_of_them(tables):
     figure = FIGURES["probe_angles"].draw(tables)
-    # Three training sets and the line at zero.
-    assert [len(ax.get_lines()) for ax in figure.axes] == [4] * 3
+    # Two other directions on three training sets, and the line at zero.
+    assert [len(ax.get_lines()) for ax in figure.axes] == [7] * 3
     table = tables["probe_angles"]
     rows = table[(table["probe_b"] == "mass_mean") & (table["train_set"] == "elements")]
     assert holds_line(figure, rows["layer"].to_numpy(), rows["value"].to_numpy())
+
+
+def test_generalization_is_drawn_at_the_layer_of_the_best_accuracies(tables):
+    figure = FIGURES["generalization"].draw(tables)
+    assert [ax.get_title() for ax in figure.axes] == ["logistic regression", "mass-mean", "mass-mean with covariance"]
+    table = tables["probe_summary"]
+    best = table[(table["layer"] == 18) & (table["probe"] == "mass_mean")]
+    drawn = figure.axes[1].get_images()[0].get_array()
+    expected = best.pivot(index="train_set", columns="test_set", values="value").loc[["cities", "elements"]]
+    np.testing.assert_allclose(drawn.filled(np.nan), expected[["cities", "elements"]].to_numpy())
+    assert np.isnan(drawn.filled(np.nan)).sum() == 1  # elements to cities was not measured
+    caption = FIGURES["generalization"].caption(tables)
+    assert "at blocks.17.hook_resid_post" in caption
+    assert "shuffled labels 0.50" in caption
+
+
+def test_statements_are_drawn_by_truth_with_a_direction_per_probe(tables):
+    figure = FIGURES["statement_pca"].draw(tables)
+    assert [ax.get_title() for ax in figure.axes] == ["cities", "elements", "comparisons"]
+    assert sum(len(points.get_offsets()) for ax in figure.axes for points in ax.collections) == 120
+    arrows = [[text for text in ax.texts if hasattr(text, "arrow_patch")] for ax in figure.axes]
+    assert [len(found) for found in arrows] == [3] * 3
+    tips = np.linalg.norm([text.xy for text in arrows[0]], axis=1)
+    lengths = np.hypot(tables["probe_arrows"]["x"], tables["probe_arrows"]["y"])[:3]
+    np.testing.assert_allclose(tips / tips.max(), lengths / lengths.max())
+    assert figure.axes[1].get_xlabel() == "41% of the variance"
+    assert "120 statements" in FIGURES["statement_pca"].caption(tables)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("logistic_regression_c0.01", "logistic regression, C = 0.01"),
+        ("mass_mean_covariance_uncentred", "mass-mean with covariance, not centred"),
+        ("ttpd_per_dataset", "TTPD, centred by set"),
+        ("probe_logistic_regression_c100", "logistic regression, C = 100 probe"),
+    ],
+)
+def test_names_of_probes_are_written_for_readers(name, text):
+    assert style.label(name) == text
+    assert style.colour(name) != style.GREY
+
+
+def test_every_kind_of_probe_looks_like_no_other():
+    assert len({(style.colour(kind), style.dash(kind)) for kind in KINDS}) == len(KINDS)
 
 
 def test_a_full_grid_of_four_sets_has_a_column_per_test_set(tables):

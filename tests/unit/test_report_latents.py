@@ -82,3 +82,83 @@ def test_pairs_of_data_without_structure_are_hollow_and_chance_is_a_tick():
     assert (real.get_xdata().tolist(), gaussian.get_xdata().tolist()) == ([0.8], [0.4])
     assert (gaussian.get_markerfacecolor(), chance.get_marker()) == ("white", "|")
     assert [tick.get_text() for tick in figure.axes[0].get_yticklabels()] == ["another seed"]
+
+
+@pytest.fixture
+def split():
+    """Matches of two pairs that differ in size, one of real data and one of a null, and of one that does not."""
+    left = {"unexplained_1": 0.4, "unexplained_2": 0.3, "unexplained_4": 0.2}
+    left |= {f"random_{name}": 0.4 for name in left}
+    sums = {f"{kind}_{name}": value for kind in ("children", "novel") for name, value in left.items()}
+    pair = {"relation": "size", "data": "real", "n_children": 5.0, "n_novel": 0.0, **sums}
+    rows = [pair, {**pair, "data": "gaussian"}, {"relation": "size", "data": "real"}]
+    cosines = dict.fromkeys(("mean_best_cosine", "share_above_0_7"), 0.5)
+    chance = {f"random_{name}": 0.1 for name in cosines}
+    return {"dictionary_matches": pd.DataFrame(rows).assign(**cosines, **chance)}
+
+
+def test_what_sums_leave_of_larger_latents_is_drawn_beside_the_random_ones_of_real_data(split):
+    children, novel = figures_latents.matches(split).axes[2:]
+    real, random, gaussian = children.lines
+    assert real.get_xydata().tolist() == [[1, 0.4], [2, 0.3], [4, 0.2]]
+    assert random.get_ydata().tolist() == [0.4, 0.4, 0.4]
+    assert (real.get_linestyle(), gaussian.get_linestyle(), gaussian.get_markerfacecolor()) == ("-", "--", "white")
+    assert not novel.lines  # there is no such latent
+
+
+def test_the_caption_says_what_four_latents_leave_of_children(split):
+    caption = figures_latents.matches_caption(split)
+    assert "For 2 pairs that differ in size" in caption
+    assert "the parent, leaves 0.40 in the median of pairs, four leave 0.20, and 0.40 of the random ones" in caption
+    alone = {"dictionary_matches": split["dictionary_matches"].drop(columns=["n_children"])}
+    assert "Below" not in figures_latents.matches_caption(alone)
+    assert len(figures_latents.matches(alone).axes) == 2
+
+
+@pytest.fixture
+def structure():
+    nulls = [("gaussian", 0.2, "yes"), ("shuffled", -0.1, "no"), ("untrained", 0.0, "undecided")]
+    fits = [
+        ("kmeans-k16-s0", "kmeans", 4.0, 0.0),
+        ("pca-r2", "pca", 9.0, -0.19),
+        ("topk-n8-k2-s0", "topk", np.inf, 0.0),
+    ]
+    rows = [
+        {
+            "fit": fit,
+            "family": family,
+            "bits_per_vector": bits,
+            "null": null,
+            "value": value + by,
+            "real_beats_null": won,
+        }
+        for fit, family, bits, by in fits
+        for null, value, won in nulls
+    ]
+    table = pd.DataFrame(rows).assign(capture="c", hook="h", n_latents=16, n_rows=100, n_documents=9)
+    ends = {"low": table["value"] - 0.05, "high": table["value"] + 0.05}
+    share = {f"relative{end}": table["value"] * 2 for end in ("", "_low", "_high")}
+    return {"dictionary_structure": table.assign(**ends, **share)}
+
+
+def test_structure_is_drawn_for_each_null_in_its_own_style_with_a_zero_line(structure):
+    figure = FIGURES["structure"].draw(structure)
+    absolute, share = figure.axes
+    drawn = {tuple(line.get_xydata()[0]): line for line in absolute.lines if line.get_marker() == "o"}
+    assert (4.0, 0.2) in drawn
+    assert (share.lines[0].get_xydata().tolist(), len(figure.axes)) == ([[4.0, 0.4]], 2)
+    assert any(line.get_ydata() == [0, 0] for line in absolute.lines if line.get_linestyle() == ":")
+    key = {text.get_text() for text in figure.legends[0].get_texts()}
+    assert {"Gaussian surrogate", "shuffled dimensions", "untrained model"} <= key
+    # A fit of infinitely many bits has no place on the axis.
+    assert style.label("topk") not in key
+
+
+def test_the_caption_counts_the_fits_that_beat_each_null(structure):
+    caption = FIGURES["structure"].caption(structure)
+    assert "covariance (hollow, dashed): 2 of 2 fits above zero with the whole interval, 0 with none of it" in caption
+    assert "shuffled (pale, dotted): 0 of 2 fits above zero with the whole interval, 2 with none of it" in caption
+    assert "not zero but 0.01 to 0.01 is owed" in caption
+    assert not FIGURES["structure"].available({"dictionary_structure": structure["dictionary_structure"].iloc[:0]})
+    dear = structure["dictionary_structure"].assign(bits_per_vector=np.inf)
+    assert not FIGURES["structure"].available({"dictionary_structure": dear})

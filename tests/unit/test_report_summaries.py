@@ -3,6 +3,7 @@ import pandas as pd
 import pytest
 from test_report_synthetic import EXPERIMENTS, dictionary_metrics, perturbation_curves
 
+from actspace.dictionaries.fits import per_fit
 from actspace.errors import StudyError
 from actspace.report.summaries import (
     READOUTS,
@@ -12,7 +13,6 @@ from actspace.report.summaries import (
     deviation_cosines,
     end_sites,
     layers,
-    per_fit,
     with_readouts,
 )
 

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from actspace.dictionaries.structure import beyond_nulls
 from region_tables import region_tables
 from synthetic_optima import optima_tables
 
@@ -80,19 +81,31 @@ def dictionary_metrics() -> pd.DataFrame:
                 "fvu_uncentred": fvu * 0.3,
                 "l0": l0,
                 "fraction_alive": 0.93,
-                "bits_per_vector": l0 * np.log2(n),
+                "bits_per_vector": l0 * (2 if family == "topk" else np.log2(n)),
+                "token_purity": 0.5 if data == "real" else 0.1,
+                "token_purity_random_directions": 0.3 if data == "real" else 0.1,
             }
             if family in ("topk", "l1"):
                 kinds = {"": 0.4, "_isotropic": 0.46, "_covariance_random": 0.41}
                 values |= {f"share_positive{kind}": share for kind, share in kinds.items()}
                 values |= {f"least_active{kind}": 0.1 for kind in kinds}
+                values["reencoding_jaccard"] = 0.4
             if data == "real" and family in ("kmeans", "topk"):
                 values["ce_loss_recovered"] = 1 - fvu
             for metric, value in values.items():
-                wide = 0.004 if metric.startswith(("fvu", "ce")) else np.nan
+                wide = 0.004 if metric.startswith(("fvu", "ce", "token", "re")) else np.nan
                 rows.append(("early", HOOK, data, family, fit, n, k, seed, metric, value, value - wide, value + wide))
     keys = ["capture", "hook", "data", "family", "fit", "n_latents", "k", "seed", "metric", "value", "low", "high"]
     return pd.DataFrame(rows, columns=keys).assign(n_rows=40_960, n_documents=640)
+
+
+def dictionary_structure() -> pd.DataFrame:
+    """Compare the fits of `dictionary_metrics`, resampled so that a difference is known to 0.01."""
+    metrics = dictionary_metrics()
+    fits = metrics[metrics["metric"] == "fvu_pooled"]
+    noise = (fits["data"] != "real") * 0.01
+    draws = [fits.assign(draw=n, fvu_pooled=fits["value"] + n * noise) for n in (-1, 0, 1)]
+    return beyond_nulls(metrics, pd.concat(draws))
 
 
 def dictionary_densities() -> pd.DataFrame:
@@ -121,8 +134,9 @@ def dictionary_matches() -> pd.DataFrame:
     pairs = [("topk-n64-k4-s0", "topk-n64-k4-s1", "seed"), ("topk-n64-k4-s0", "topk-n64-k8-s0", "sparsity")]
     table = pd.DataFrame(pairs, columns=["fit", "other", "relation"])
     cosines = {"mean_best_cosine": 0.6, "share_above_0_7": 0.3}
+    excess = {"excess_cosine": 0.4, "excess_cosine_low": 0.35, "excess_cosine_high": 0.45}
     nulls = {f"random_{name}": value / 3 for name, value in cosines.items()}
-    table = table.assign(capture="early", hook=HOOK, mean_children=0.3, share_split=0.1, **cosines, **nulls)
+    table = table.assign(capture="early", hook=HOOK, mean_children=0.3, share_split=0.1, **cosines, **nulls, **excess)
     return pd.concat([table.assign(data=data) for data in ("real", "gaussian")], ignore_index=True)
 
 
@@ -180,7 +194,8 @@ def probe_summary() -> pd.DataFrame:
         for layer in range(0, 31, 3):
             for probe, gain in peak.items():
                 value = 0.5 + gain * np.sin(np.pi * layer / 34) * (1 if train == test else 0.4)
-                rows.append((HOOK, layer, probe, train, test, "accuracy", value, value - 0.02, value + 0.02))
+                hook = f"blocks.{layer - 1}.hook_resid_post" if layer else "blocks.0.hook_resid_pre"
+                rows.append((hook, layer, probe, train, test, "accuracy", value, value - 0.02, value + 0.02))
     keys = ["hook", "layer", "probe", "train_set", "test_set", "metric", "value", "low", "high"]
     return pd.DataFrame(rows, columns=keys).assign(n_splits=10, n_train=600, n_test=200)
 
@@ -195,6 +210,20 @@ def probe_angles() -> pd.DataFrame:
         for b in names[i + 1 :]
     ]
     return pd.DataFrame(rows, columns=["hook", "layer", "train_set", "probe_a", "probe_b", "value", "low", "high"])
+
+
+def probe_points() -> pd.DataFrame:
+    rng = np.random.default_rng(4)
+    label, sets = np.tile([0, 1], 60), np.repeat(["cities", "elements", "comparisons"], 40)
+    x = 3 * rng.normal(size=120) + 2 * label
+    table = pd.DataFrame({"set": sets, "label": label, "x": x, "y": rng.normal(size=120)})
+    return table.assign(hook=HOOK, layer=10, x_share=0.41, y_share=0.12)
+
+
+def probe_arrows() -> pd.DataFrame:
+    rows = [("logistic_regression", 0.1, 0.05), ("mass_mean", 0.5, -0.1), ("mass_mean_covariance", 0.12, 0.05)]
+    table = pd.DataFrame(rows, columns=["name", "x", "y"]).assign(hook=HOOK, layer=10, train_set="all")
+    return pd.concat([table.assign(set=name) for name in ("cities", "elements", "comparisons")], ignore_index=True)
 
 
 def rise_of(experiment: str, base: str, direction: str) -> float:
@@ -290,6 +319,7 @@ def study_tables(n_prompts: int = 6, n_draws: int = 2) -> dict[str, pd.DataFrame
         "dictionary_metrics": dictionary_metrics(),
         "dictionary_densities": dictionary_densities(),
         "dictionary_preactivations": dictionary_preactivations(),
+        "dictionary_structure": dictionary_structure(),
         "dictionary_matches": dictionary_matches(),
         "training_curves": training_curves(),
         "toy_truth": toy_truth(),
@@ -297,6 +327,8 @@ def study_tables(n_prompts: int = 6, n_draws: int = 2) -> dict[str, pd.DataFrame
         "toy_directions": toy_directions(),
         "probe_summary": probe_summary(),
         "probe_angles": probe_angles(),
+        "probe_points": probe_points(),
+        "probe_arrows": probe_arrows(),
         "perturbation_curves": curves,
         "perturbation_thresholds": perturbation_thresholds(curves),
         "perturbation_statistics": perturbation_statistics(),

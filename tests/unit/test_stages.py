@@ -250,6 +250,24 @@ def test_every_seed_is_that_of_the_members_own_key():
     assert stages.moments(study, "whole", PRE)["seed"] == seed_for(0, "moments", "whole", PRE)
 
 
+def test_fits_to_activations_of_one_text_are_resampled_by_the_same_documents():
+    study = changed(
+        ("captures/drawn", {"tokens": "prompts", "hooks": [PRE], "weights": "random"}),
+        ("dictionaries/both/untrained", "drawn"),
+    )
+    text = seed_for(0, "documents", study.captures[study.dictionaries["both"].capture].tokens, "text")
+    seeds = {
+        data: {
+            stages.dictionary_metrics(study, "both", PRE, data, fit)["documents_seed"]
+            for fit in ("pca-r2", "kmeans-k4-s0")
+        }
+        for data in ("real", "untrained", "gaussian", "shuffled")
+    }
+    assert seeds["real"] == seeds["untrained"] == {text}
+    # A surrogate's rows are nobody's documents: its resamples are its own, the same for all fits to it.
+    assert len(seeds["gaussian"] | seeds["shuffled"] | {text}) == 3
+
+
 def test_fits_that_draw_for_themselves_have_seeds_of_their_own():
     member = changed().dictionaries["both"]
     seeds = {stages.fit(changed(), "both", PRE, "real", fit)["seed"] for fit in stages.fits(member)}

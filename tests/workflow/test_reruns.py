@@ -14,7 +14,7 @@ from tiny import TinyStudy
 END = {"claims", "figures", "report", "manifest"}
 AFTER_MOMENTS = {"moments", "activation_table"}
 DICTIONARY_END = END | {"dictionary_metrics", "dictionary_tables", "splice"}
-DICTIONARY_END |= {"matches", "match_table", "top_contexts", "context_table"}
+DICTIONARY_END |= {"structure", "matches", "match_table", "top_contexts", "context_table"}
 PERTURBATION_END = END | {"perturbation", "perturbation_tables"}
 SPIKES_END = END | {"spikes", "spike_tables"}
 REGIONS_END = END | {"regions", "region_tables"}

@@ -27,7 +27,8 @@ from pydantic import (
 
 from actspace.hooks import FINAL_HOOK
 from actspace.perturbations import families
-from actspace.probes import datasets
+from actspace.probes import datasets, names
+from actspace.probes.names import Centring, ProbeKind
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=64)]
 Hook = Annotated[
@@ -572,10 +573,18 @@ class Probes(Strict):
     """Linear probes of truth at every hook point of one capture of statements."""
 
     capture: Name = Field(description="Name of a capture of `statements`.")
-    probes: list[Literal["logistic_regression", "mass_mean", "mass_mean_covariance", "shuffled_labels"]] = Field(
-        ["logistic_regression", "mass_mean", "mass_mean_covariance", "shuffled_labels"],
+    probes: list[ProbeKind] = Field(
+        [
+            "logistic_regression",
+            "mass_mean",
+            "mass_mean_covariance",
+            "shuffled_logistic_regression",
+            "random_direction",
+            "shuffled_labels",
+        ],
         min_length=1,
-        description="Probes to fit.",
+        description="Probes to fit. `ccs` needs statements and their negations (sets `x` and `neg_x`, row by row), `ttpd` affirmative and "
+        "negated ones. `ccs` and above all `logistic_regression_adamw`, a thousand steps per fit, are slow.",
     )
     position: Literal["last"] | Integer = Field(
         "last",
@@ -585,11 +594,63 @@ class Probes(Strict):
     splits: Positive = Field(10, description="Random splits by entity.")
     test_fraction: Float = Field(0.3, gt=0, lt=1, description="Share of entities held out in each split.")
     C: Float = Field(1.0, gt=0, description="Inverse strength of the L2 penalty of logistic regression.")
+    C_path: list[Annotated[Float, Field(gt=0)]] = Field(
+        default_factory=list,
+        description="Further values of C: logistic regression with and without bias is fitted with each, as `logistic_regression_c<C>`.",
+    )
+    centring: list[Centring] = Field(
+        ["train_mean"],
+        min_length=1,
+        description="What is taken off before a fit, as a factor: `train_mean` the mean of the training rows; `none` nothing, and probes that fit "
+        "no bias have none (`<probe>_uncentred`); `per_dataset` the mean of each set, held-out statements too (`<probe>_per_dataset`).",
+    )
+    pseudo_inverse_tolerance: Float = Field(
+        1e-4,
+        gt=0,
+        lt=1,
+        description="`mass_mean_pseudo_inverse` leaves out eigenvalues of the covariance up to this fraction of the largest one.",
+    )
+    pictured: Hook | None = Field(
+        None,
+        description="Hook point at which the statements are drawn in their principal plane; without it the one where the probes are most accurate.",
+    )
+
+    @property
+    def fits(self) -> list[str]:
+        """Names of all probes: kinds with every C and under every centring."""
+        return names.expand(self.probes, self.C_path, self.centring)
+
+
+ToyProbe = Literal[
+    "logistic_regression",
+    "logistic_regression_no_bias",
+    "logistic_regression_adamw",
+    "mass_mean",
+    "mass_mean_covariance",
+    "mass_mean_pseudo_inverse",
+    "shuffled_logistic_regression",
+    "random_direction",
+    "shuffled_labels",
+]
 
 
 class Toy(Strict):
     """Two Gaussians a truth direction apart, with a correlated nuisance direction: every answer is known in closed form."""
 
+    probes: list[ToyProbe] = Field(
+        [
+            "logistic_regression",
+            "mass_mean",
+            "mass_mean_covariance",
+            "shuffled_logistic_regression",
+            "logistic_regression_no_bias",
+            "mass_mean_pseudo_inverse",
+            "random_direction",
+            "shuffled_labels",
+        ],
+        min_length=1,
+        description="Probes to fit. `logistic_regression_adamw` has no closed form and takes seconds per draw.",
+    )
     d_model: Positive = Field(64, description="Dimensions.")
     points: Positive = Field(50_000, description="Points per draw.")
     draws: Positive = Field(5, description="Independent draws; intervals are over them.")
@@ -880,6 +941,10 @@ class Study(Strict):
                 "capture of statements",
             )
             _stores_of_each(self, f".probes.{name}.position", probe)
+            _has_negations(self, f".probes.{name}", probe)
+            if probe.pictured:
+                hooks = self.captures[probe.capture].hooks
+                _known(f".probes.{name}.pictured", probe.pictured, hooks, f"hook of the capture '{probe.capture}'")
         for name, capture in self.captures.items():
             if capture.revision and self.model.source.kind != "hub":
                 raise ValueError(
@@ -1000,6 +1065,23 @@ def _from_tokens(study: Study, where: str, capture: str, hooks: dict[str, str]) 
         _known(f"{where}.{key}", hook, study.captures[capture].hooks, f"hook of the capture '{capture}'")
 
 
+def _has_negations(study: Study, where: str, member: Probes) -> None:
+    """Check that the statements have a set and its negation if a probe needs them."""
+    statements = study.statements[study.captures[member.capture].tokens]
+    known = {*statements.names}
+    negated = {name for name in known if name.startswith(names.NEGATED)}
+    for i, kind in enumerate(member.probes):
+        about = names.KINDS[kind]
+        if about.pairs and not any(name.removeprefix(names.NEGATED) in known for name in negated):
+            raise ValueError(
+                f"{where}.probes[{i}]: '{kind}' needs a set of statements and its negation, as cities and neg_cities; add one, or leave the probe out"
+            )
+        if about.polarities and (not negated or negated == known):
+            raise ValueError(
+                f"{where}.probes[{i}]: '{kind}' needs affirmative sets and negated ones (`neg_<set>`); add one, or leave the probe out"
+            )
+
+
 def _fitted_at_sites(study: Study, where: str, experiment: Perturbation) -> None:
     """Check that what bases and directions are made from was fitted at every site; fits have their names from `stages`."""
     places: dict[str, list[str]] = {}
@@ -1015,7 +1097,7 @@ def _fitted_at_sites(study: Study, where: str, experiment: Perturbation) -> None
                 _known(
                     f"{where}.directions[{i}]",
                     family.probe,
-                    [*study.probes[probe].probes],
+                    study.probes[probe].fits,
                     f"probe of `probes.{probe}`",
                 )
     for place, hooks in places.items():

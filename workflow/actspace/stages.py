@@ -55,8 +55,19 @@ CLUSTERS = {
 """Family of each variant of k-means; behind a PCA prefix it has `pca_` before it."""
 CLUSTERINGS = (*CLUSTERS.values(), *(f"pca_{family}" for family in CLUSTERS.values()))
 ONLY_DRAWN = (
-    *("toy_points", "toy_directions", "perturbation_curves", "triangles", "planes", "regions", "spikes"),
-    *("dictionary_densities", "dictionary_preactivations"),
+    *(
+        "toy_points",
+        "toy_directions",
+        "probe_points",
+        "probe_arrows",
+        "perturbation_curves",
+        "triangles",
+        "planes",
+        "regions",
+        "spikes",
+    ),
+    "dictionary_densities",
+    "dictionary_preactivations",
 )
 """Tables too long, or too plain, for anybody to open as CSV."""
 
@@ -221,10 +232,15 @@ def tables(study: Study) -> list[str]:
         if study.dictionaries
         else []
     )
+    found += ["dictionary_structure"] if any(map(with_nulls, study.dictionaries.values())) else []
     found += ["dictionary_matches"] if any(map(matched, study.dictionaries.values())) else []
     found += ["top_contexts"] if any(map(selective, study.dictionaries.values())) else []
     found += ["toy_truth", "toy_points", "toy_directions"] if study.toy else []
-    found += ["probe_scores", "probe_summary", "probe_angles"] if study.probes else []
+    found += (
+        ["probe_scores", "probe_summary", "probe_angles", "probe_facts", "probe_points", "probe_arrows"]
+        if study.probes
+        else []
+    )
     names = ("curves", "thresholds", "statistics", "comparisons")
     found += [f"perturbation_{name}" for name in names] if study.perturbations else []
     found += ["triangles", "subspaces", "optima_statistics"] if study.optima else []
@@ -237,10 +253,11 @@ def figures(study: Study) -> dict[str, tuple[str, str]]:
     """List the figures of a study: section of the report and caption file of each."""
     dictionaries, probes, perturbations = "Clustering and sparse autoencoders", "Truth directions", "Perturbations"
     found = {"toy_truth": probes} if study.toy else {}
-    found |= {"probe_layers": probes} if study.probes else {}
-    found |= {"probe_angles": probes} if any(len(member.probes) > 1 for member in study.probes.values()) else {}
+    found |= dict.fromkeys(("probe_layers", "generalization", "statement_pca"), probes) if study.probes else {}
+    found |= {"probe_angles": probes} if any(len(member.fits) > 1 for member in study.probes.values()) else {}
     always = ("unexplained_variance", "description_length", "dictionary_size", "variance_definitions")
     found |= dict.fromkeys(always, dictionaries) if study.dictionaries else {}
+    found |= {"structure": dictionaries} if any(map(with_nulls, study.dictionaries.values())) else {}
     found |= {"densities": dictionaries} if any(map(selective, study.dictionaries.values())) else {}
     saes = any(is_sae(fit) for member in study.dictionaries.values() for fit in fits(member))
     found |= {"pre_activations": dictionaries} if saes else {}
@@ -436,7 +453,23 @@ def dictionary_metrics(study: Study, dictionaries: str, hook: str, data: str, fi
         "gauge": study.model.gauge,
         "first_position": _first_position(study, member, data),
         "seed": seed_for(study.seed, "bootstrap", dictionaries, hook, data, fit),
+        "documents_seed": _documents_seed(study, member, data),
     }
+
+
+def _documents_seed(study: Study, member: Dictionaries, data: str) -> int:
+    """Seed of the resampled documents: one for all fits to activations of the same text, so that differences are paired.
+
+    Random weights see the text too. Of a surrogate, whose rows are drawn whatever the text, the documents are a mere
+    grouping of independent rows: they are resampled on their own.
+    """
+    text = "text" if data in ("real", "untrained") else data
+    return seed_for(study.seed, "documents", study.captures[member.capture].tokens, text)
+
+
+def with_nulls(member: Dictionaries) -> bool:
+    """Say whether a dictionary study has a fit to real activations and to a null of them."""
+    return any(fits_to(member, data) for data in kinds_of_data(member)[1:])
 
 
 def matched(member: Dictionaries, data: str = "real") -> bool:
@@ -485,9 +518,10 @@ def splice(study: Study, dictionaries: str, hook: str) -> dict[str, Any]:
 
 
 def probes(study: Study, probes: str) -> dict[str, Any]:
-    """Probes, splits and penalty."""
+    """Probes by name, splits and penalty."""
     return {
-        **study.probes[probes].model_dump(exclude={"capture"}),
+        **study.probes[probes].model_dump(exclude={"capture", "C_path", "centring"}),
+        "probes": study.probes[probes].fits,
         "hooks": study.captures[study.probes[probes].capture].hooks,
         "seed": seed_for(study.seed, "probes", probes),
     }

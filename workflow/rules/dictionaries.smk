@@ -162,9 +162,10 @@ rule dictionary_metrics:
         ),
     output:
         **made(
-            table=f"{FIT}.metrics.parquet",
+            metrics=f"{FIT}.metrics.parquet",
             density=f"{FIT}.density.parquet",
             preactivations=f"{FIT}.preactivations.parquet",
+            draws=f"{FIT}.draws.parquet",
         ),
     log:
         f"{FIT_LOG}.metrics.log",
@@ -224,7 +225,7 @@ rule dictionary_tables:
     input:
         **needs(
             metrics=all_metrics(),
-            densities=all_histograms("density"),
+            densities=of_fits("density"),
             preactivations=preactivations_of_saes(),
             curves=all_curves(),
         ),
@@ -247,6 +248,26 @@ rule dictionary_tables:
         code=code("dictionary_tables"),
     script:
         "../scripts/dictionary_tables.py"
+
+
+rule structure:
+    input:
+        **needs(metrics=of_fits("metrics"), draws=of_fits("draws")),
+    output:
+        **made(
+            table=f"{R}/tables/dictionary_structure.parquet",
+            table_csv=f"{R}/tables/dictionary_structure.csv",
+        ),
+    log:
+        f"{R}/logs/structure.log",
+    localrule: True
+    conda:
+        "../../envs/actspace.yaml"
+    params:
+        cfg=member_cfg("no_settings"),
+        code=code("structure"),
+    script:
+        "../scripts/structure.py"
 
 
 rule matches:

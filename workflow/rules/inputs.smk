@@ -133,22 +133,23 @@ def splice_tokens(wildcards):
     )
 
 
-def all_metrics():
-    """Tables of every fit, and of the fits that were spliced into the model."""
-    paths = [f"{path}.metrics.parquet" for name in STUDY.dictionaries for _, _, path in fit_members(name)]
-    spliced = [
-        (name, hook) for name, member in STUDY.dictionaries.items() if member.splice_sequences for hook in member.hooks
-    ]
-    return paths + [f"results/{STUDY.study}/dictionaries/{name}/{hook}/splice.parquet" for name, hook in spliced]
-
-
-def all_histograms(kind):
-    """How often the latents of every fit fire (`density`), or their pre-activations, of which only SAEs have any."""
+def of_fits(kind):
+    """A table about every fit: `metrics`, `density`, `preactivations` (rows of SAEs alone) or `draws`."""
     return [f"{path}.{kind}.parquet" for name in STUDY.dictionaries for _, _, path in fit_members(name)]
 
 
+def all_metrics():
+    """Tables of every fit, and of the fits that were spliced into the model."""
+    spliced = [
+        (name, hook) for name, member in STUDY.dictionaries.items() if member.splice_sequences for hook in member.hooks
+    ]
+    return of_fits("metrics") + [
+        f"results/{STUDY.study}/dictionaries/{name}/{hook}/splice.parquet" for name, hook in spliced
+    ]
+
+
 def preactivations_of_saes():
-    return [path for path in all_histograms("preactivations") if stages.is_sae(Path(path).name)]
+    return [path for path in of_fits("preactivations") if stages.is_sae(Path(path).name)]
 
 
 def all_curves():
@@ -179,6 +180,8 @@ def fit_members(dictionaries):
 
 
 # probes
+
+PROBE_TABLES = ("scores", "angles", "facts", "points", "arrows")
 
 
 def probe_activations(wildcards):
@@ -324,15 +327,16 @@ def study_artifacts():
         ),
         *(file for _, path in fits for file in files_of_fit(path)),
         *all_metrics(),
-        *all_histograms("density"),
-        *all_histograms("preactivations"),
+        *of_fits("density"),
+        *of_fits("preactivations"),
+        *of_fits("draws"),
         *all_matches(),
         *all_contexts(),
         *all_curves(),
         *(
             f"{root}/probes/{name}/{file}"
             for name in STUDY.probes
-            for file in ("scores.parquet", "angles.parquet", "directions.safetensors")
+            for file in (*(f"{table}.parquet" for table in PROBE_TABLES), "directions.safetensors")
         ),
         *all_experiments("curves"),
         *all_experiments("thresholds"),

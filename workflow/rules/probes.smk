@@ -8,6 +8,9 @@ rule probes:
         **made(
             scores=f"{R}/probes/{{probes}}/scores.parquet",
             angles=f"{R}/probes/{{probes}}/angles.parquet",
+            facts=f"{R}/probes/{{probes}}/facts.parquet",
+            points=f"{R}/probes/{{probes}}/points.parquet",
+            arrows=f"{R}/probes/{{probes}}/arrows.parquet",
             directions=f"{R}/probes/{{probes}}/directions.safetensors",
         ),
     log:
@@ -45,7 +48,7 @@ rule toy:
 
 rule probe_tables:
     input:
-        **needs(scores=probe_results("scores"), angles=probe_results("angles")),
+        **needs(**{table: probe_results(table) for table in PROBE_TABLES}),
     output:
         **made(
             scores=f"{R}/tables/probe_scores.parquet",
@@ -54,6 +57,10 @@ rule probe_tables:
             summary_csv=f"{R}/tables/probe_summary.csv",
             angles=f"{R}/tables/probe_angles.parquet",
             angles_csv=f"{R}/tables/probe_angles.csv",
+            facts=f"{R}/tables/probe_facts.parquet",
+            facts_csv=f"{R}/tables/probe_facts.csv",
+            points=f"{R}/tables/probe_points.parquet",
+            arrows=f"{R}/tables/probe_arrows.parquet",
         ),
     log:
         f"{R}/logs/probe_tables.log",

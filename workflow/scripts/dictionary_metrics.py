@@ -1,4 +1,5 @@
-"""One dictionary measured on held-out documents: metrics with intervals by document, how often its latents fire, and its pre-activations."""
+"""One dictionary measured on held-out documents: metrics with intervals by document, how often its latents fire, its pre-activations, and the
+unexplained variance in each resample of the documents."""
 
 from actspace.jobs import begin
 
@@ -17,12 +18,12 @@ def main(job):
         "max_norm": moments.limit_for(job.wildcards.data, job.input.moments),
     }
     rows, training = store.read(job.input.activations, **select), store.Activations(job.input.training, **select)
-    measured = measurements.measure(dictionary, rows, training, spread, cfg["gauge"], cfg["seed"])
+    seeds = {name: cfg[name] for name in ("seed", "documents_seed")}
+    measured = measurements.measure(dictionary, rows, training, spread, cfg["gauge"], **seeds)
     made_by = provenance.of(job.wildcards.study, job.rule, job.params, job.input)
     labels = {**cfg["labels"], "n_latents": dictionary.n_latents}
-    outputs = (job.output.table, job.output.density, job.output.preactivations)
-    for path, table in zip(outputs, measured, strict=True):
-        tables.write(path, table.assign(**labels), made_by)
+    for name, table in measured._asdict().items():
+        tables.write(job.output[name], table.assign(**labels), made_by)
 
 
 main(snakemake)

@@ -1,4 +1,4 @@
-"""Every probe at every layer of one capture of statements: scores, angles and directions."""
+"""Every probe at every layer of one capture of statements: scores, angles, what fits report, directions, and a picture."""
 
 from actspace.jobs import begin
 
@@ -6,8 +6,9 @@ begin(snakemake)
 
 from actspace import provenance, tables
 from actspace.activations import store
-from actspace.probes import evaluation, linear
-from actspace.probes.statements import rows_at
+from actspace.probes import evaluation, linear, picture
+from actspace.probes.statements import pairs, rows_at
+from actspace.probes.summary import best_hook
 
 
 def main(job):
@@ -15,15 +16,20 @@ def main(job):
     statements = tables.read(job.input.statements)
     stored = {hook: store.read([path]) for hook, path in zip(cfg["hooks"], job.input.activations, strict=True)}
     first = next(iter(stored.values()))
-    places = first.column("sequence_id"), first.column("position")
-    chosen = rows_at(*places, statements["tokens"], cfg["position"])
+    chosen = rows_at(first.column("sequence_id"), first.column("position"), statements["tokens"], cfg["position"])
     activations = {hook: rows.x[chosen].numpy() for hook, rows in stored.items()}
-    columns = (statements[name].to_numpy() for name in ("label", "group", "set"))
-    scores, angles, directions = evaluation.evaluate(activations, *columns, cfg, seed=cfg["seed"], n_jobs=job.threads)
+    label, group, sets = (statements[name].to_numpy() for name in ("label", "group", "set"))
+    study = {"seed": cfg["seed"], "pairs": pairs(statements), "n_jobs": job.threads}
+    found = evaluation.evaluate(activations, label, group, sets, cfg, **study)
+    hook = cfg["pictured"] or best_hook(found.scores)
+    layer = found.scores.set_index("hook")["layer"][hook].iloc[0]
+    points, arrows = picture.statement_planes(hook, layer, activations[hook], label, sets, found.directions)
     made_by = provenance.of(job.wildcards.study, job.rule, job.params, job.input).adding(statements=len(statements))
-    tables.write(job.output.scores, scores, made_by)
-    tables.write(job.output.angles, angles, made_by)
-    provenance.write(job.output.directions, lambda path: linear.save(path, directions), made_by)
+    for name in ("scores", "angles", "facts"):
+        tables.write(job.output[name], getattr(found, name), made_by)
+    tables.write(job.output.points, points, made_by)
+    tables.write(job.output.arrows, arrows, made_by)
+    provenance.write(job.output.directions, lambda path: linear.save(path, found.directions), made_by)
 
 
 main(snakemake)

@@ -10,7 +10,7 @@ import pandas as pd
 
 from actspace.claims.entry import Claim, NotTestedError, Tables, estimate_of, rows_of, where_tested
 from actspace.claims.intervals import Above, Estimate, Within, complement, difference, everywhere
-from actspace.report.summaries import per_fit
+from actspace.dictionaries.fits import per_fit
 
 SHORTFORM = "Heimersheim, LessWrong: shortform on k-means and SAEs (corrected version)"
 ENGELS = "Engels, comment on Heimersheim's shortform, LessWrong"
@@ -25,8 +25,12 @@ N_DRAWS = 2000
 
 
 def fits_by_place(tables: Tables) -> dict[str, pd.DataFrame]:
-    """Return one row per fit, for each hook point, named by hook (and capture, where a hook was captured twice)."""
-    fits = per_fit(rows_of(tables, "dictionary_metrics"))
+    """Return one row per fit, for each hook point."""
+    return by_place(per_fit(rows_of(tables, "dictionary_metrics")))
+
+
+def by_place(fits: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Split a table of fits by hook point, named by hook (and capture, where a hook was captured twice)."""
     twice = fits.groupby("hook")["capture"].nunique().gt(1).any()
     names = fits["hook"] + (" of " + fits["capture"] if twice else "")
     return {str(name): rows for name, rows in fits.groupby(names, sort=False)}
@@ -108,17 +112,6 @@ def definitions_spread(tables: Tables) -> Estimate:
 
 def _letters() -> dict[str, str]:
     return {metric: letter for letter, metric in DEFINITIONS.items()}
-
-
-def structure_beyond_covariance(fits: pd.DataFrame) -> Estimate:
-    """Unexplained variance of k-means on the Gaussian surrogate minus that on the real data, same K."""
-    real, null = select(fits, "kmeans"), select(fits, "kmeans", data="gaussian")
-    shared = set(real["n_latents"]) & set(null["n_latents"])
-    if not shared:
-        raise NotTestedError("no K for which k-means was fitted to both the real data and the surrogate")
-    size = max(shared)
-    a, b = (best(rows[rows["n_latents"] == size]) for rows in (null, real))
-    return difference(a, b, f"K = {size}: {a.value:.3f} and {b.value:.3f}")
 
 
 def line_points(fits: pd.DataFrame, data: str) -> pd.DataFrame:
@@ -232,20 +225,5 @@ CLAIMS = (
         criterion=Above(0.05),
         figure="variance_definitions",
         note="The limit of 0.05 is ours. A: pooled; B: per row; C: per dimension; V: residual variance; Z: uncentred.",
-    ),
-    Claim(
-        id="structure_beyond_covariance",
-        title="Activations cluster better than their covariance explains",
-        source="ours; Heimersheim (LessWrong, shortform) asks whether explained variance shows structure",
-        sentence="k-means leaves less variance of real activations unexplained than of Gaussian data with the same "
-        "mean and "
-        "covariance.",
-        table="dictionary_metrics",
-        statistic="unexplained variance (A) of k-means on the Gaussian surrogate minus that on real data, largest "
-        "shared K",
-        compute=partial(at_hook_points, statistic=structure_beyond_covariance),
-        criterion=Above(0.0),
-        figure="unexplained_variance",
-        note="We know of no published test.",
     ),
 )

@@ -8,13 +8,11 @@ that is farthest from its centroid. Source: methods reference, 1.2 (K1, K3 and K
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import faiss
 import numpy as np
 import torch
-from threadpoolctl import threadpool_limits
 from torch import Tensor
 from torch.nn import functional
 
@@ -31,6 +29,7 @@ from actspace.dictionaries.base import (
     nearest,
 )
 from actspace.errors import StudyError
+from actspace.threads import limited_to
 
 SCORES_AT_ONCE = 2**28  # (row, cluster) scores held at a time on a GPU: 1 GiB
 ROWS_AT_ONCE = 2**15
@@ -109,7 +108,7 @@ def fit(
         prefix.
     """
     rng = np.random.default_rng(seed)
-    with threads(n_threads):
+    with limited_to(n_threads):
         prefix = _prefix(x, pca_prefix) if pca_prefix else None
         rows, chunks, offset = _rows_of(x, _preparation(prefix, spherical, device), not spherical, rng)
         if not 1 <= n_clusters <= len(rows):
@@ -335,15 +334,3 @@ def _finite(x: np.ndarray) -> Tensor:
     rows = torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32))
     check_finite(rows, "k-means data")
     return rows
-
-
-@contextmanager
-def threads(n: int) -> Iterator[None]:
-    """Let torch and faiss use so many threads, and as many as before afterwards."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(n)
-    try:
-        with threadpool_limits(n):
-            yield
-    finally:
-        torch.set_num_threads(before)

@@ -40,9 +40,24 @@ class Text(NamedTuple):
         return Text(self.x[::every], self.document_ids[::every], self.token_ids[::every])
 
 
+class Measured(NamedTuple):
+    """The tables about one dictionary; see `measure`."""
+
+    metrics: pd.DataFrame
+    density: pd.DataFrame
+    preactivations: pd.DataFrame
+    draws: pd.DataFrame
+
+
 def measure(
-    dictionary: Dictionary, rows: Rows, training: Activations, moments: Moments, gauge: str, seed: int
-) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    dictionary: Dictionary,
+    rows: Rows,
+    training: Activations,
+    moments: Moments,
+    gauge: str,
+    seed: int,
+    documents_seed: int,
+) -> Measured:
     """Measure a dictionary on held-out rows.
 
     Parameters
@@ -50,6 +65,7 @@ def measure(
     rows : held-out rows
     training : rows that the dictionary was fitted to; a sample of them is read
     moments : of training rows
+    documents_seed : fits that share it are resampled by the same documents, so that their differences are paired
 
     Returns
     -------
@@ -63,21 +79,23 @@ def measure(
         vectors or latents, where there are no documents. What random vectors do is left out for a dictionary that needs
         tokens: they have none.
     density : DataFrame as `activity.density` gives it, with the column n_rows
-    pre_activations : DataFrame as `preactivations.histograms` gives it; without rows where the dictionary is no SAE
+    preactivations : DataFrame as `preactivations.histograms` gives it; without rows where the dictionary is no SAE
+    draws : DataFrame as `metrics.evaluate_with_draws` gives it
     """
     held_out = Text.of(rows)
     some = held_out.thinned(HELD_OUT_ROWS)
     random = {} if dictionary.needs_tokens else random_vectors(some.x, moments, gauge, seed)
     frequency = activity.frequencies(dictionary, held_out.x, held_out.token_ids)
     on, histograms = pre_activations(dictionary, some, random, moments, seed)
+    evaluated, draws = metrics.evaluate_with_draws(
+        dictionary,
+        held_out.x,
+        held_out.document_ids,
+        np.random.default_rng(documents_seed),
+        token_ids=held_out.token_ids,
+    )
     parts = [
-        metrics.evaluate(
-            dictionary,
-            held_out.x,
-            held_out.document_ids,
-            rng_for(seed, "documents"),
-            token_ids=held_out.token_ids,
-        ),
+        evaluated,
         frequent(frequency, len(rows)),
         lengths(dictionary, some, training, seed),
         switched_on(dictionary, some, random, seed),
@@ -85,7 +103,7 @@ def measure(
         purities(dictionary, some, gauge, seed),
     ]
     table = pd.concat([part for part in parts if len(part)], ignore_index=True)
-    return table, activity.density(frequency).assign(n_rows=len(rows)), histograms
+    return Measured(table, activity.density(frequency).assign(n_rows=len(rows)), histograms, draws)
 
 
 def random_vectors(x: Tensor, moments: Moments, gauge: str, seed: int) -> dict[str, Tensor]:

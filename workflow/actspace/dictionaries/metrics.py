@@ -5,6 +5,7 @@ Source: methods reference, 1.1 (the letters A, B, C, V, Z); relative reconstruct
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -53,7 +54,12 @@ def fvu(x: Tensor, reconstruction: Tensor) -> dict[str, float]:
     return {name: float(value) for name, value in values.items()}
 
 
-def evaluate(
+def evaluate(*args: Any, **options: Any) -> pd.DataFrame:
+    """Measure a dictionary on activations: the metrics of `evaluate_with_draws`, without their resamples."""
+    return evaluate_with_draws(*args, **options)[0]
+
+
+def evaluate_with_draws(
     dictionary: Dictionary,
     x: Tensor,
     document_ids: np.ndarray,
@@ -61,7 +67,7 @@ def evaluate(
     n_boot: int = 1000,
     chunk: int = 4096,
     token_ids: Tensor | None = None,
-) -> pd.DataFrame:
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Measure a dictionary on activations; all sums are float64, around the mean of these very rows.
 
     Beside the five fractions of `fvu`: `l0` (active latents per row), `fraction_alive` (latents active in at least one
@@ -91,11 +97,13 @@ def evaluate(
 
     Returns
     -------
-    DataFrame with the columns metric, value, low, high, n_rows, n_documents
+    metrics : DataFrame with the columns metric, value, low, high, n_rows, n_documents
         `low` and `high` bound the percentile interval of 95% over resampled documents. The means of all definitions are
         recomputed in each resample, but for the rows' own mean distances in B. They are NaN for a single document,
         where a resample has nothing to divide by (of documents so few that it may hold one alone, whose rows are alike),
         and for `fraction_alive`: a resample holds fewer distinct documents, and so fewer living latents, than the data.
+    draws : DataFrame with the columns draw and fvu_pooled
+        Definition A in each resample; no rows for a single document.
 
     Raises
     ------
@@ -112,7 +120,9 @@ def evaluate(
     drawn = resampled(sums, len(documents), n_boot, rng)
     rows = [{"metric": name, "value": value[0], **bounds(drawn.get(name))} for name, value in values.items()]
     rows.append({"metric": "fraction_alive", "value": alive, **bounds(None)})
-    return pd.DataFrame(rows).assign(n_rows=len(x), n_documents=len(documents))
+    of_pooled = drawn.get("fvu_pooled", np.empty(0))
+    draws = pd.DataFrame({"draw": np.arange(len(of_pooled)), "fvu_pooled": of_pooled})
+    return pd.DataFrame(rows).assign(n_rows=len(x), n_documents=len(documents)), draws
 
 
 def centre(x: Tensor, chunk: int) -> tuple[Tensor, Tensor]:

@@ -112,7 +112,7 @@ def forms(kinds: Mapping[str, Kind], between: str = ", ") -> str:
 
 
 def _pattern(name: str, kind: Kind) -> str:
-    stem = name.replace("<name>", "([a-z][a-z0-9_]*)")
+    stem = name.replace("<name>", "([a-z][a-z0-9_.-]*)")
     return f"{'(?:minus_)?' if kind.signed else ''}{stem}{COUNT if kind.counted else ''}"
 
 

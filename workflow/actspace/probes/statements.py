@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from actspace.errors import StudyError
 from actspace.probes import entities
 from actspace.probes.facts import FAMILIES, Fact
+from actspace.probes.names import NEGATED
 from actspace.seeds import rng_for
 
 log = logging.getLogger(__name__)
@@ -136,7 +137,7 @@ def _negated(read: Mapping[str, tuple[pd.DataFrame, bool]]) -> set[tuple[str, ..
             "one thing can part in a split; name columns under `entity_columns` ([statement] if this is right)",
             name,
         )
-        table, (plain, _) = read[name][0], read.get(name.removeprefix("neg_"), (None, False))
+        table, (plain, _) = read[name][0], read.get(name.removeprefix(NEGATED), (None, False))
         if plain is not None and entities.negates(plain, table):
             ties |= set(zip(plain["group"], table["group"], strict=True))
     return ties
@@ -150,6 +151,33 @@ def _check_groups(table: pd.DataFrame) -> None:
             f"statements: '{_shown(str(statement))}' is there with the entity '{_shown(found[0])}' and with '{_shown(found[1])}', "
             "and a split could train on the one and test the other; correct the entities"
         )
+
+
+def polarities(sets: Sequence[str] | NDArray) -> NDArray[np.int64]:
+    """Return -1 for rows of negated sets, whose names begin with `neg_`, and 1 for the others, (row,)."""
+    return np.where(np.char.startswith(np.asarray(sets, dtype=str), NEGATED), -1, 1)
+
+
+def pairs(statements: pd.DataFrame) -> NDArray[np.int64]:
+    """Find the negation of every statement that has one.
+
+    A set `x` and its negation `neg_x` have the same statements in the same order, as the generated and the published
+    ones do. It counts only if all labels are opposite and nine in ten statements end in the same word as their
+    negations: two sets in different orders have no pairs, and the log says so.
+
+    Returns
+    -------
+    integer ndarray of shape (pair, 2): the row numbers of a statement and of its negation
+    """
+    known = {name: np.flatnonzero(statements["set"] == name) for name in statements["set"].unique()}
+    found = [np.empty((0, 2), dtype=np.int64)]
+    for name, rows in known.items():
+        if (negations := known.get(NEGATED + name)) is not None:
+            if entities.negates(statements.iloc[rows], statements.iloc[negations]):
+                found.append(np.stack([rows, negations], axis=1))
+            else:
+                log.warning("%s%s does not negate %s row by row: no pairs", NEGATED, name, name)
+    return np.concatenate(found)
 
 
 def _fill(name: str, facts: Mapping[str, Sequence[Fact]]) -> list[Row]:
@@ -245,7 +273,7 @@ def _read_set(
     label = _labels(path, table["label"])
     group = entities.of_columns(table, entity_columns)
     group = entities.of_forms(statement) if group is None else group
-    topic = table["topic"] if "topic" in table else set_name.removeprefix("neg_")
+    topic = table["topic"] if "topic" in table else set_name.removeprefix(NEGATED)
     columns = {"statement": statement, "label": label, "set": set_name, "topic": topic}
     result = pd.DataFrame({**columns, "group": entities.of_statements(statement) if group is None else group})[COLUMNS]
     _check_filled(path, result)

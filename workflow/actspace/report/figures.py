@@ -15,6 +15,7 @@ from actspace.report import figures_perturbations as perturbations
 from actspace.report import figures_preactivations as preactivations
 from actspace.report import figures_probes as probes
 from actspace.report import figures_regions as regions
+from actspace.report import figures_structure
 from actspace.report.spec import FigureSpec, Tables
 
 CURVES, THRESHOLDS, STATISTICS, COMPARISONS = (
@@ -147,6 +148,23 @@ _SPECS = [
         has_rows=probes.has_accuracy,
     ),
     FigureSpec(
+        id="generalization",
+        draw=probes.generalization,
+        tables=("probe_summary",),
+        section=probes.SECTION,
+        title="Truth probes from set to set",
+        caption=probes.generalization_caption,
+        has_rows=probes.has_accuracy,
+    ),
+    FigureSpec(
+        id="statement_pca",
+        draw=probes.statement_pca,
+        tables=("probe_points", "probe_arrows"),
+        section=probes.SECTION,
+        title="Statements in their planes of most variance",
+        caption=probes.pca_caption,
+    ),
+    FigureSpec(
         id="probe_angles",
         draw=probes.probe_angles,
         tables=("probe_angles",),
@@ -170,6 +188,15 @@ _SPECS = [
         title="Unexplained variance against description length",
         caption=latents.bits_caption,
         has_rows=latents.has_bits,
+    ),
+    FigureSpec(
+        id="structure",
+        draw=figures_structure.structure,
+        tables=("dictionary_structure",),
+        section=dictionaries.SECTION,
+        title="Structure beyond covariance",
+        caption=figures_structure.structure_caption,
+        has_rows=figures_structure.has_structure,
     ),
     FigureSpec(
         id="dictionary_size",

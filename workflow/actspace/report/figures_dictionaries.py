@@ -11,9 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from actspace.dictionaries.fits import per_fit
 from actspace.report import style
 from actspace.report.spec import Tables, counted, panels, plural
-from actspace.report.summaries import groups, per_fit, records
+from actspace.report.summaries import groups, records
 
 SECTION = "Clustering and sparse autoencoders"
 DEFINITIONS = {

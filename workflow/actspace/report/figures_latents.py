@@ -11,10 +11,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from actspace.dictionaries.composites import MOST_ROWS, N_ATOMS
+from actspace.dictionaries.fits import per_fit
 from actspace.report import style
 from actspace.report.figures_dictionaries import draw_fits, extent, family_key, fit_colours, place_name, places
 from actspace.report.spec import Tables, counted, panels, plural
-from actspace.report.summaries import groups, per_fit, records
+from actspace.report.summaries import groups, records
 
 BITS, BOUND = "bits_per_vector", "rate_distortion"
 
@@ -179,13 +181,21 @@ def matches(tables: Tables) -> Figure:
     """Draw how well the latents of one fit find a like one in another, by what the two fits share, with the null."""
     table = tables["dictionary_matches"]
     order = [kind for kind in RELATIONS if kind in set(table["relation"])]
-    figure, axes = panels(2, height=0.5 + 0.42 * len(order), columns=2, sharey=False)
+    rebuilt = of_sums(table)
+    figure, axes = panels(
+        4 if len(rebuilt) else 2, height=max(0.5 + 0.42 * len(order), 2.2 * bool(len(rebuilt))), columns=2
+    )
     columns = {"mean_best_cosine": "mean cosine of best matches", "share_above_0_7": "share of matches above 0.7"}
-    for ax, (column, title) in zip(axes, columns.items(), strict=True):
+    for ax, (column, title) in zip(axes, columns.items(), strict=False):
         for kind, y in zip(order, range(len(order)), strict=True):
             draw_matches(ax, table[table["relation"] == kind], column, y)
         ax.set_yticks(range(len(order)), [RELATIONS[kind] for kind in order] if ax is axes[0] else [""] * len(order))
         ax.set(title=title, xlim=(-0.03, 1.03), ylim=(len(order) - 0.4, -0.6))
+    for ax, (kind, title) in zip(axes[2:], SPLIT.items(), strict=False):
+        draw_sums(ax, rebuilt, kind)
+        ax.set(title=title, xlabel="latents of the smaller fit in the sum", ylim=(0, 1.03), xticks=N_ATOMS)
+    if len(rebuilt):
+        axes[2].set_ylabel("unexplained share of a latent")
     figure.legend(
         handles=_match_key(sorted(table["data"].unique(), key=_real_first)), loc="outside lower center", ncols=3
     )
@@ -198,6 +208,25 @@ RELATIONS = {
     "sparsity": "another sparsity",
     "family": "another family",
 }
+
+
+SPLIT = {"children": "latents of the larger fit with a parent", "novel": "latents without one"}
+
+
+def of_sums(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the pairs, the smaller fit first, whose larger latents were rebuilt from the smaller fit's."""
+    return table[table["n_children"].notna()] if "n_children" in table else table.iloc[:0]
+
+
+def draw_sums(ax: Axes, rows: pd.DataFrame, kind: str) -> None:
+    """Draw what sums of more and more latents leave, a line for each pair, and for the null of the latents of real data."""
+    for pair in rows[rows[f"n_{kind}"] > 0].to_dict("records"):
+        line, face = ("-", style.BLUE) if pair["data"] == "real" else ("--", "white")
+        key: dict[str, Any] = {"marker": "o", "markersize": 3.5, "linewidth": 1}
+        left, null = ([pair[f"{kind}_{prefix}unexplained_{n}"] for n in N_ATOMS] for prefix in ("", "random_"))
+        ax.plot(N_ATOMS, left, color=style.BLUE, linestyle=line, markerfacecolor=face, **key)
+        if pair["data"] == "real":
+            ax.plot(N_ATOMS, null, color=style.GREY, linewidth=1, marker="|", markersize=7)
 
 
 def _real_first(data: str) -> tuple[bool, str]:
@@ -230,5 +259,28 @@ def matches_caption(tables: Tables) -> str:
         f"Do fits find the same directions? For {plural(len(table), 'ordered pair')} of fits to the same data, each "
         "latent of the one is matched with the most similar latent of the other by the cosine of their decoder rows "
         "(of clusters: of the deviation of the centroid from the mean centroid). Each point is a pair; dead latents "
-        "count. Grey: random directions in place of the other's latents, as many."
+        "count. Grey: random directions in place of the other's latents, as many." + sums_caption(table)
+    )
+
+
+def sums_caption(table: pd.DataFrame) -> str:
+    """Say what the lower panels show, and what of the children of real data four latents leave, at the median pair."""
+    rebuilt = of_sums(table)
+    if rebuilt.empty:
+        return ""
+    real = rebuilt[(rebuilt["data"] == "real") & (rebuilt["n_children"] > 0)]
+    text = (
+        f" Below: do latents split into composites? For {plural(len(rebuilt), 'pair')} that differ in size, the share "
+        "of a latent's direction in the larger fit that the best non-negative sum of one, two or four latents of the "
+        f"smaller leaves, in the mean over at most {MOST_ROWS:,} latents with a parent (cosine above 0.7) and as many without. "
+        "Hollow, dashed: data without structure. "
+        "Grey: each latent of real data with all it has beside its nearest turned into a random direction. Where blue "
+        "falls below grey, that remainder is made of other latents of the smaller fit"
+    )
+    if real.empty:
+        return f"{text}."
+    left = real[[f"children_{prefix}unexplained_{n}" for n, prefix in ((1, ""), (4, ""), (4, "random_"))]].median()
+    return (
+        f"{text}: of the children of real data one latent, the parent, leaves {left.iloc[0]:.2f} in the median of "
+        f"pairs, four leave {left.iloc[1]:.2f}, and {left.iloc[2]:.2f} of the random ones."
     )

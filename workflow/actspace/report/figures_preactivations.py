@@ -10,10 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from actspace.dictionaries.fits import per_fit
 from actspace.report import style
 from actspace.report.figures_latents import short
 from actspace.report.spec import Tables, counted, panels, plural
-from actspace.report.summaries import groups, per_fit
+from actspace.report.summaries import groups
 
 COLUMNS = 3
 PLACE = ["capture", "hook", "fit"]

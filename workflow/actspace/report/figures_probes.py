@@ -1,14 +1,16 @@
-"""Figures about truth directions: the toy, the profile over layers, and the angles between probes."""
+"""Figures about truth directions: the toy, the profile over layers, from set to set, the statements, and angles."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from actspace.probes.summary import BASELINES, best_hook
 from actspace.report import style
 from actspace.report.spec import Tables, counted, panels, plural
 from actspace.report.summaries import groups, records
@@ -137,41 +139,146 @@ def layer_caption(tables: Tables) -> str:
         f"Accuracy of {plural(probes, 'linear probe')} at {plural(layers, 'layer')}, "
         f"tested on held-out entities ({sets}); an arrow marks training on one set and testing on another. Means over "
         f"{counted(table['n_splits'].unique())} splits by entity with 95% intervals over splits. Baselines: logistic "
-        "regression on the embedding (dotted black), and labels shuffled before training (dotted grey)."
+        "regression on the embedding (fine dots), random directions, and labels shuffled before training."
+    )
+
+
+def generalization(tables: Tables) -> Figure:
+    """Draw the accuracy of each probe from training set to test set, at the layer that suits the probes best."""
+    table = _at_best_layer(tables)
+    probes = [str(probe) for probe in table["probe"].unique()]
+    trained, tested = (list(table[column].unique()) for column in ("train_set", "test_set"))
+    figure, axes = panels(len(probes), height=0.75 + 0.32 * len(trained), columns=3, sharex=True, sharey=True)
+    for ax, probe in zip(axes, probes, strict=True):
+        own = table[table["probe"] == probe].drop_duplicates(["train_set", "test_set"])
+        rows = own.pivot(index="train_set", columns="test_set", values="value")
+        values = rows.reindex(index=trained, columns=tested).to_numpy()
+        ax.imshow(values, cmap="PuOr", vmin=0, vmax=1, aspect="auto")
+        for (row, column), value in np.ndenumerate(values):
+            if np.isfinite(value):
+                ink = "white" if abs(value - 0.5) > 0.35 else "black"
+                ax.text(column, row, f"{value:.2f}", ha="center", va="center", color=ink, fontsize=7.5)
+        ax.set_title(style.label(probe), fontsize=8.5)
+        ax.set_xticks(range(len(tested)), tested, rotation=35, ha="right", fontsize=7.5)
+        ax.set_yticks(range(len(trained)), trained, fontsize=7.5)
+        ax.grid(visible=False)
+    name_outer_axes(axes, 3, "tested on", "trained on")
+    return figure
+
+
+def _at_best_layer(tables: Tables) -> pd.DataFrame:
+    table = tables["probe_summary"]
+    table = table[table["metric"] == "accuracy"]
+    table = table[table["hook"] == best_hook(table)]
+    probes = table[~table["probe"].str.startswith(BASELINES)]
+    return probes if len(probes) else table
+
+
+def generalization_caption(tables: Tables) -> str:
+    """Say where probes are read, how the layer was chosen, and what the two baselines reach there."""
+    table = _at_best_layer(tables)
+    all_probes = tables["probe_summary"]
+    here = all_probes[(all_probes["hook"] == table["hook"].iloc[0]) & (all_probes["metric"] == "accuracy")]
+    baselines = here[here["probe"].str.startswith(BASELINES)]
+    chance = [f"{style.label(str(name))} {rows['value'].mean():.2f}" for name, rows in groups(baselines, "probe")]
+    return (
+        f"Accuracy from training set (rows) to the held-out entities of the test set (columns) at {table['hook'].iloc[0]}, "
+        "where the probes are most accurate on held-out entities of their own training sets; that choice flatters them a "
+        f"little. Means over {counted(table['n_splits'].unique())} splits by entity; an empty row lacks what the probe "
+        f"needs. Baselines on average: {', '.join(chance) or 'none were fitted'}."
+    )
+
+
+def statement_pca(tables: Tables) -> Figure:
+    """Draw each set's statements in their plane of most variance, with the probes' directions in it."""
+    points, arrows = tables["probe_points"], tables["probe_arrows"]
+    sets = list(groups(points, "hook", "set"))
+    columns = 3 if len(sets) > 4 else min(len(sets), 2)
+    figure, axes = panels(len(sets), height=2.9, columns=columns)
+    for ax, ((hook, name), rows) in zip(axes, sets, strict=True):
+        _draw_statements(ax, rows)
+        _draw_arrows(
+            ax, arrows[(arrows["hook"] == hook) & (arrows["set"] == name)], reach=2 * rows[["x", "y"]].std().max()
+        )
+        ax.set_title(str(name), fontsize=9)
+        ax.set(aspect="equal", adjustable="datalim")
+        shares = (100 * rows[column].iloc[0] for column in ("x_share", "y_share"))
+        ax.set(**{f"{axis}label": f"{share:.0f}% of the variance" for axis, share in zip("xy", shares, strict=True)})
+    truth = [
+        Line2D([], [], color=LABEL_COLOURS[i], marker=LABEL_MARKERS[i], linestyle="none", label=LABEL_NAMES[i])
+        for i in (1, 0)
+    ]
+    handles = [*truth, *(_line(str(name)) for name in arrows["name"].unique())]
+    figure.legend(handles=handles, loc="outside lower center", ncols=3)
+    return figure
+
+
+def _draw_arrows(ax: Axes, arrows: pd.DataFrame, reach: float) -> None:
+    """Draw directions from the middle, the longest one `reach` long and the others in proportion."""
+    scale = reach / float(np.hypot(arrows["x"], arrows["y"]).max()) if len(arrows) else 0.0
+    for row in records(arrows):
+        look = {"color": style.colour(row.name), "linestyle": style.dash(row.name), "linewidth": 1.8}
+        look |= {"arrowstyle": "-|>", "shrinkA": 0, "shrinkB": 0}
+        ax.annotate("", (scale * row.x, scale * row.y), (0, 0), arrowprops=look)
+
+
+def _draw_statements(ax: Axes, rows: pd.DataFrame) -> None:
+    for label, part in groups(rows, "label"):
+        key: dict[str, Any] = {"color": LABEL_COLOURS[int(label)], "marker": LABEL_MARKERS[int(label)], "alpha": 0.6}
+        ax.scatter(part["x"], part["y"], s=10, linewidths=0.8, rasterized=True, **key)
+
+
+def pca_caption(tables: Tables) -> str:
+    """Say how many statements are shown where, and how long the directions are in the plane."""
+    points, arrows = tables["probe_points"], tables["probe_arrows"]
+    lengths = np.hypot(arrows["x"], arrows["y"])
+    longest = f" (the longest of all: {lengths.max():.2f} of 1)" if len(arrows) else ""
+    return (
+        f"{counted([len(points)])} statements at {', '.join(points['hook'].unique())}, each set on its own two principal "
+        "components. Arrows: the directions of probes that were trained on the set, or on all sets where a probe needs more "
+        f"than one; means over splits, scaled together in each panel. What lies outside the plane shortens them{longest}."
     )
 
 
 def probe_angles(tables: Tables) -> Figure:
-    """Draw the cosine between each pair of probes over layers; single training sets are paler than all of them."""
+    """Draw the cosines of each direction with all others over layers; single training sets are paler than all of them."""
     table = tables["probe_angles"]
     table = table if "train_set" in table else table.assign(train_set=POOLED)
-    pairs = list(groups(table, "probe_a", "probe_b"))
-    columns = 3 if len(pairs) > 2 else 2
-    figure, axes = panels(len(pairs), height=2.4, columns=columns, sharex=True, sharey=True)
-    for ax, ((a, b), rows) in zip(axes, pairs, strict=True):
-        for train_set, line in groups(rows, "train_set"):
-            if train_set == POOLED:
-                draw_over_layers(ax, line, str(b))
+    turned = table.rename(columns={"probe_a": "probe_b", "probe_b": "probe_a"})
+    both = pd.concat([table, turned], ignore_index=True)
+    directions = list(dict.fromkeys([*table["probe_a"], *table["probe_b"]]))
+    figure, axes = panels(len(directions), height=2.3, columns=3, sharex=True, sharey=True)
+    for ax, name in zip(axes, directions, strict=True):
+        rows = both[both["probe_a"] == name]
+        for (other, train_set), line in groups(rows, "probe_b", "train_set"):
+            if train_set == POOLED or rows["train_set"].nunique() == 1:
+                draw_over_layers(ax, line, str(other))
             else:
                 line = line.sort_values("layer")
-                ax.plot(line["layer"], line["value"], color=style.colour(str(b)), alpha=0.35, linewidth=0.9)
+                ax.plot(line["layer"], line["value"], color=style.colour(str(other)), alpha=0.35, linewidth=0.9)
         ax.axhline(0, color=style.GREY, linewidth=0.8, linestyle=":")
-        ax.set_title(f"{style.label(str(a))}\nand {style.label(str(b))}", fontsize=8.5)
+        ax.set_title(f"with {style.label(name)}", fontsize=8.5)
         ax.set(ylim=(-1.02, 1.02))
-    name_outer_axes(axes, columns, "layer (0: embedding)", "cosine")
+    name_outer_axes(axes, 3, "layer (0: embedding)", "cosine")
+    figure.legend(handles=[_line(name) for name in directions], loc="outside lower center", ncols=3)
     return figure
 
 
 def angles_caption(tables: Tables) -> str:
-    """Say how many probes are compared at how many layers."""
+    """Say how many directions are compared at how many layers, and which of them is the tilted one."""
     table = tables["probe_angles"]
-    probes = set(table["probe_a"]) | set(table["probe_b"])
+    directions = set(table["probe_a"]) | set(table["probe_b"])
     single = table["train_set"].nunique() - 1 if "train_set" in table else 0
     sets = f"; pale lines are {plural(single, 'single training set')}, the strong one all of them" if single > 0 else ""
     layers = table["layer"].nunique()
+    tilted = [name for name in ("mass_mean_covariance", "sigma_inv_theta") if name in directions]
+    also = (
+        f" {style.label(tilted[0])} is the direction Σ⁻¹θ with the shrunk covariance within classes." if tilted else ""
+    )
     return (
-        f"Cosine between the directions of {plural(len(probes), 'probe')} at {plural(layers, 'layer')}, "
-        f"with 95% intervals over splits{sets}. One is the same direction, zero (dotted) none in common."
+        f"Cosines between {plural(len(directions), 'direction')} at {plural(layers, 'layer')}, one panel per direction "
+        f"and one line per other one, with 95% intervals over splits{sets}. One is the same direction, zero (dotted) none in "
+        f"common.{also}"
     )
 
 

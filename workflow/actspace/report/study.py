@@ -16,6 +16,7 @@ PREVIEW_ROWS, PREVIEW_CONTEXTS = 30, 120
 TITLES = {
     "activations": "Activations by hook point: norms, distances, rank",
     "dictionary_metrics": "Metrics of every dictionary",
+    "dictionary_structure": "Structure beyond covariance: unexplained variance on data without structure, minus that on real data",
     "dictionary_matches": "Latents matched between fits, and how they split",
     "top_contexts": "Where latents and clusters are most active: a random sample of each fit",
     "training_curves": "Training curves",
@@ -24,6 +25,7 @@ TITLES = {
     "probe_summary": "Probe scores over splits",
     "probe_scores": "Probe scores of every split",
     "probe_angles": "Angles between probes",
+    "probe_facts": "What fits of probes report: shrinkage, rank",
     "perturbation_statistics": "Statistics of every arm",
     "perturbation_comparisons": "Comparisons of arms",
     "perturbation_thresholds": "Threshold crossings",

@@ -22,6 +22,7 @@ from PIL import Image
 
 from actspace.errors import StudyError
 from actspace.perturbations.families import Family, parse_base, parse_direction
+from actspace.probes import names
 
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 BLUE, VERMILLION, PURPLE, GREY = "#0072B2", "#D55E00", "#CC79A7", "#6E6E6E"
@@ -35,6 +36,8 @@ COLOURS = {
     **{"batch_topk": SKY, "jumprelu": PURPLE, "matryoshka": ORANGE, "given": BLACK},
     # probes, and the directions of the toy
     **{"logistic_regression": BLUE, "mass_mean": VERMILLION, "mass_mean_covariance": GREEN, "shuffled_labels": GREY},
+    **{"logistic_regression_no_bias": BLUE, "logistic_regression_adamw": BLUE, "mass_mean_pseudo_inverse": GREEN},
+    **{"ccs": SKY, "ttpd": ORANGE, "random_direction": BLACK},
     **{
         "shuffled_logistic_regression": PURPLE,
         "theta": BLACK,
@@ -59,6 +62,8 @@ MARKERS |= {"pca_kmeans": "o", "pca_kmeans_unit": "<", "pca_kmeans_nearest": ">"
 DASHES = {
     **{"real_mixture": "--", "covariance_mixture": "--", "isotropic": ":", "isotropic_random": ":"},
     **{"mass_mean": "--", "mass_mean_covariance": "-.", "shuffled_labels": ":", "shuffled_logistic_regression": ":"},
+    **{"logistic_regression_no_bias": "--", "logistic_regression_adamw": "-.", "mass_mean_pseudo_inverse": "--"},
+    **{"random_direction": ":"},
     **{"sigma_inv_theta": "--", "diag_inv_theta": "-.", "nuisance": ":"},
 }
 MINUS, SEVERAL, MINUS_SEVERAL = "--", "-.", (0, (5, 1, 1, 1, 1, 1))
@@ -73,6 +78,8 @@ LABELS = {
     **{"jumprelu": "JumpReLU SAE", "matryoshka": "Matryoshka SAE", "given": "given SAE"},
     **{"logistic_regression": "logistic regression", "mass_mean": "mass-mean", "shuffled_labels": "shuffled labels"},
     **{"mass_mean_covariance": "mass-mean with covariance", "shuffled_logistic_regression": "LR on shuffled data"},
+    **{"logistic_regression_no_bias": "LR without bias", "logistic_regression_adamw": "LR by AdamW, without bias"},
+    **{"mass_mean_pseudo_inverse": "mass-mean, pseudo-inverse", "ccs": "CCS", "ttpd": "TTPD"},
     **{"theta": "truth θ", "sigma_inv_theta": "Σ⁻¹θ", "diag_inv_theta": "diag(Σ)⁻¹θ", "nuisance": "nuisance direction"},
     **{"real": "real", "covariance_random": "covariance-random", "isotropic_random": "isotropic-random"},
     **{"toward_real": "towards real", "toward_covariance_random": "towards covariance-random"},
@@ -85,6 +92,7 @@ LABELS = {
     },
     **{"decoder_active": "active latent", "decoder_inactive": "inactive latent", "decoder_dead": "dead latent"},
 }
+CENTRINGS = {"train_mean": "", "none": ", not centred", "per_dataset": ", centred by set"}
 PLURALS = {
     **{"plus_latents": "real plus {} latents", "minus_latents": "real minus {} latents"},
     **{"decoder_active": "{} active latents", "decoder_inactive": "{} inactive latents"},
@@ -116,7 +124,7 @@ def colour(name: str) -> str:
     Either sign and any number of latents share it, and a probe's direction has the colour of the probe.
     """
     family = _family(name)
-    return COLOURS.get(name) or COLOURS.get(family.probe or family.kind, GREY)
+    return COLOURS.get(name) or COLOURS.get(_kind_of_probe(family.probe or family.kind), GREY)
 
 
 def dash(name: str) -> Any:
@@ -125,7 +133,7 @@ def dash(name: str) -> Any:
     several = family.count > 1 or bool(family.probe)
     if family.sign < 0:
         return MINUS_SEVERAL if several else MINUS
-    return SEVERAL if several else DASHES.get(name, "-")
+    return SEVERAL if several else DASHES.get(name) or DASHES.get(_kind_of_probe(name), "-")
 
 
 def label(name: str) -> str:
@@ -136,8 +144,25 @@ def label(name: str) -> str:
     elif family.count > 1:
         found = PLURALS[family.kind].format(family.count)
     else:
-        found = LABELS.get(family.kind, family.kind.replace("_", " "))
+        found = LABELS.get(family.kind) or _label_of_probe(family.kind)
     return f"minus {found}" if family.sign < 0 else found
+
+
+def _kind_of_probe(name: str) -> str:
+    """Return a probe's name without its C and its centring; any other name as it is."""
+    with suppress(StudyError):
+        return names.parse(name).kind
+    return name
+
+
+def _label_of_probe(name: str) -> str:
+    """Write out the C and the centring of a probe's name; of any other name, blanks for underscores."""
+    plain = name.replace("_", " ")
+    with suppress(StudyError):
+        probe = names.parse(name)
+        of_kind = LABELS.get(probe.kind, probe.kind.replace("_", " "))
+        return of_kind + (f", C = {probe.C:g}" if probe.C else "") + CENTRINGS[probe.centring]
+    return plain
 
 
 def _family(name: str) -> Family:
