@@ -112,9 +112,31 @@ def test_a_split_of_compound_statements_tests_those_of_held_out_entities_alone()
     np.testing.assert_array_equal(again[1][::-1], test)
 
 
-def test_one_entity_is_too_few():
-    with pytest.raises(StudyError, match="two entities or more, found 1"):
-        sides(["a", "a"], 0.5, 0)
+def test_a_split_keeps_groups_together_and_ignores_row_order():
+    groups = np.repeat([f"g{i}" for i in range(20)], 3)
+    test = sides(groups, 0.3, seed=5)[1]
+    assert set(groups[test]).isdisjoint(groups[~test])
+    assert len(set(groups[test])) == 6
+    order = np.random.default_rng(0).permutation(len(groups))
+    np.testing.assert_array_equal(sides(groups[order], 0.3, seed=5)[1], test[order])
+    assert (sides(groups, 0.3, seed=6)[1] != test).any()
+
+
+def test_a_split_leaves_an_entity_on_each_side():
+    assert sides(["a", "b"], 0.01, seed=0)[1].sum() == 1
+    assert sides(["a", "b"], 0.99, seed=0)[1].sum() == 1
+
+
+@pytest.mark.parametrize(
+    ("groups", "fraction", "message"),
+    [
+        (["a", "a"], 0.5, "two entities or more, found 1"),
+        (["a", "b"], 1.0, "`test_fraction` is 1.0; .* between 0 and 1"),
+    ],
+)
+def test_a_split_names_the_mistake(groups, fraction, message):
+    with pytest.raises(StudyError, match=message):
+        sides(groups, fraction, seed=0)
 
 
 @pytest.mark.parametrize("collection", datasets.SETS)

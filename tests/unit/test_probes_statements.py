@@ -24,7 +24,6 @@ from actspace.probes.statements import (
     GENERATED,
     SETS,
     collect,
-    entity_split,
     generate,
     pairs,
     polarities,
@@ -53,7 +52,7 @@ def rows(table, name):
 def in_parts(table, name):
     """Return the rows of a set as a whole, and of the two sides of several splits."""
     chosen = rows(table, name)
-    masks = [entity_split(chosen["group"], 0.3, seed) for seed in range(5)]
+    masks = [sides(chosen["group"], 0.3, seed)[1] for seed in range(5)]
     return [chosen, *(chosen[mask] for mask in masks), *(chosen[~mask] for mask in masks)]
 
 
@@ -438,43 +437,10 @@ def test_a_position_that_a_statement_lacks_is_named(lengths, wanted, message):
         rows_at(np.array([0, 0, 1, 1]), np.array([3, 4, 1, 2]), lengths, wanted)
 
 
-def test_a_split_of_compound_statements_by_one_mask_is_refused():
-    groups = [f"a{SEPARATOR}b", "a", "b", "c", "d"]
-    with pytest.raises(StudyError, match=r"a split parts 'a | b', of which one statement speaks"):
-        [entity_split(groups, 0.5, seed) for seed in range(10)]
-
-
 @published
 def test_a_published_set_that_contradicts_itself_is_refused():
     with pytest.raises(StudyError, match=r"'The Nile River is the longest river in the world\.' is there both as true"):
         read_csv(PUBLISHED / "facts.csv", "facts")
-
-
-def test_entity_split_keeps_groups_together_and_ignores_row_order():
-    groups = np.repeat([f"g{i}" for i in range(20)], 3)
-    test = entity_split(groups, 0.3, seed=5)
-    assert set(groups[test]).isdisjoint(groups[~test])
-    assert len(set(groups[test])) == 6
-    order = np.random.default_rng(0).permutation(len(groups))
-    np.testing.assert_array_equal(entity_split(groups[order], 0.3, seed=5), test[order])
-    assert (entity_split(groups, 0.3, seed=6) != test).any()
-
-
-def test_entity_split_leaves_an_entity_on_each_side():
-    assert entity_split(["a", "b"], 0.01, seed=0).sum() == 1
-    assert entity_split(["a", "b"], 0.99, seed=0).sum() == 1
-
-
-@pytest.mark.parametrize(
-    ("groups", "fraction", "message"),
-    [
-        (["a", "a"], 0.5, "two entities or more, found 1"),
-        (["a", "b"], 1.0, "`test_fraction` is 1.0; .* between 0 and 1"),
-    ],
-)
-def test_entity_split_names_the_mistake(groups, fraction, message):
-    with pytest.raises(StudyError, match=message):
-        entity_split(groups, fraction, seed=0)
 
 
 def test_every_statement_of_a_set_is_paired_with_its_negation(table):

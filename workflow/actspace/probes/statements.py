@@ -383,20 +383,3 @@ def _hint(name: str, known: list[str]) -> str:
 
 def _shown(text: str, length: int = 60) -> str:
     return text if len(text) <= length else text[: length - 3] + "..."
-
-
-def entity_split(groups: Sequence[str] | NDArray, test_fraction: float, seed: int) -> NDArray[np.bool_]:
-    """Hold out entities as `entities.sides` does, where that puts every row on one side; true for test rows.
-
-    Raises
-    ------
-    StudyError
-        As `entities.sides`, or if a compound statement has entities on both sides.
-    """
-    train, test = entities.sides(groups, test_fraction, seed)
-    if not (train | test).all():
-        group = str(np.asarray(groups)[~(train | test)][0])
-        raise StudyError(
-            f"probes: a split parts '{group}', of which one statement speaks; leave out compound statements"
-        )
-    return test
