@@ -1,15 +1,16 @@
 """Statements with their labels, sets and groups; and their tokens, one sequence per statement."""
 
-from actspace.jobs import begin, warn_on_terminal
+from actspace.jobs import begin
 
 begin(snakemake)
-warn_on_terminal("actspace.probes")
 
 from actspace import models, provenance, tables, tokens
+from actspace.jobs import warn_on_terminal
 from actspace.probes import statements
 
 
 def main(job):
+    warn_on_terminal("actspace.probes")
     cfg = job.params.cfg
     folder = models.locate(cfg["source"], job.input.get("weights"), cfg["trust_remote_code"])
     tokenizer = models.load_tokenizer(folder, cfg["trust_remote_code"])
