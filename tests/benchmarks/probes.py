@@ -30,8 +30,9 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "workflow"))
 
 from actspace.probes import evaluation, linear  # noqa: E402
+from actspace.probes.entities import sides  # noqa: E402
 from actspace.probes.fits import Settings  # noqa: E402
-from actspace.probes.statements import entity_split, polarities  # noqa: E402
+from actspace.probes.statements import polarities  # noqa: E402
 from actspace.seeds import seed_for  # noqa: E402
 
 D_MODEL, PER_SET, THREADS, SEED = 576, 200, 2, 0
@@ -79,7 +80,7 @@ def ours(data: Data, splits: int, folder: Path) -> dict[str, np.ndarray]:
 def scikit_learns(data: Data, splits: int, folder: Path) -> dict[str, np.ndarray]:
     """Loop over hooks, training sets, splits and probes."""
     activations, labels, groups, sets = data
-    tests = [entity_split(groups, 0.3, seed_for(SEED, "split", split)) for split in range(splits)]
+    tests = [sides(groups, 0.3, seed_for(SEED, "split", split))[1] for split in range(splits)]
     with threadpool_limits(1), ThreadPoolExecutor(THREADS) as pool:
         parts = list(pool.map(lambda item: list(of_hook(*item, labels, sets, tests)), activations.items()))
     rows = [row for part in parts for row, _ in part]

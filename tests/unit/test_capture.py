@@ -15,6 +15,7 @@ import checkpoints
 from actspace.activations import capture
 from actspace.errors import StudyError
 from actspace.models import LanguageModel, to_gauge, wrap
+from actspace.probes.statements import rows_at
 
 MODELS = {name: wrap(checkpoints.network(name, n_layers=3)) for name in checkpoints.ARCHITECTURES}
 HOOKS = ["blocks.0.hook_resid_pre", "blocks.0.hook_resid_post", "blocks.1.hook_resid_post", "blocks.2.hook_resid_post"]
@@ -153,6 +154,22 @@ def test_positions_are_those_asked_for(model, positions, of_length):
         rows = slow_way(model, sequences, hook)
         expected = torch.cat([x[of_length(length)] for x, length in zip(rows, LENGTHS, strict=True)])
         torch.testing.assert_close(found.activations[hook], expected)
+
+
+@pytest.mark.parametrize("positions", [[-2, -1], [-1, -2, -3, 0], "all"])
+@pytest.mark.parametrize(("wanted", "from_end"), [("last", 1), (-2, 2)])
+def test_the_token_before_the_last_of_statements_is_that_of_a_pass_over_each(model, positions, wanted, from_end):
+    lengths = [5, 3, 5, 2, 3, 5, 7]
+    sequences = mixed_sequences(lengths)
+    sequences = sequences.set_column(0, "sequence_id", pa.array(range(len(lengths))))
+    found = read_all(model, sequences, HOOKS, positions=positions)
+    places = (np.array(found.keys[name]) for name in ("sequence_id", "position"))
+    rows = rows_at(*places, lengths, wanted)
+    for hook in HOOKS:
+        expected = torch.stack([x[-from_end] for x in slow_way(model, sequences, hook)])
+        torch.testing.assert_close(found.activations[hook][rows], expected)
+    tokens = np.array(found.keys["token_id"])[rows].tolist()
+    assert tokens == [ids[-from_end] for ids in sequences["token_ids"].to_pylist()]
 
 
 def test_positions_that_no_sequence_has_are_refused(model):

@@ -214,9 +214,72 @@ def test_a_reference_to_what_does_not_exist_says_what_there_is(path, value, line
     assert complaint(changed(path, value)) == line
 
 
-def test_probes_need_a_capture_of_last_positions():
-    line = "probes.truth.capture: 'facts' stores all positions; give a capture with `positions: last`"
-    assert complaint(changed("captures/facts/positions", "all")) == line
+@pytest.mark.parametrize(
+    ("positions", "position", "stored"),
+    [
+        ("last", "last", True),
+        ("last", -1, True),
+        ("last", -2, False),
+        ("all", -2, True),
+        ([-2, -1], -2, True),
+        ([-2, -1], "last", True),
+        ([0, 1], "last", False),
+        ([0, 1], -1, False),
+        ([0, 1], 1, True),
+        ({"every": 2}, 2, True),
+        ({"every": 2}, 3, False),
+        ({"every": 2}, -2, False),
+        ({"every": 1}, -2, True),
+    ],
+)
+def test_a_position_of_statements_must_be_stored(positions, position, stored):
+    config = changed("captures/facts/positions", positions)
+    config["probes"]["truth"]["position"] = position
+    if stored:
+        assert read_study(config).probes["truth"].position == position
+        return
+    assert complaint(config) == (
+        f"probes.truth.position: 'facts' does not store position {position} of each statement; add it to its `positions`, "
+        "counted in the same way, or give another capture"
+    )
+
+
+@pytest.mark.parametrize(
+    ("statements", "line"),
+    [
+        (
+            {"geometry_of_truth": ["citties"]},
+            "statements.truth.geometry_of_truth[0]: there is no published set named 'citties'; there are: cities, ",
+        ),
+        (
+            {"generated": ["cities"], "geometry_of_truth": ["cities"]},
+            "statements.truth: two sets are named 'cities'; leave one out",
+        ),
+        (
+            {"truth_is_universal": ["facts"], "files": {"facts": "f.csv"}},
+            "statements.truth: two sets are named 'facts'; leave one out",
+        ),
+        (
+            {"generated": ["cities_conj"], "per_set": 12},
+            "statements.truth.per_set: found 12; conjunctions and disjunctions come in eights",
+        ),
+        (
+            {"files": {"own": "f.csv"}, "entity_columns": {"owns": ["city"]}},
+            "statements.truth.entity_columns.owns: there is no set from a file named 'owns'; there are: own; did you mean 'own'?",
+        ),
+    ],
+)
+def test_mistakes_in_sets_of_statements_are_named(statements, line):
+    assert complaint(changed("statements/truth", statements)).startswith(line)
+
+
+def test_published_sets_are_read_from_their_addresses():
+    found = read_study(changed("statements/truth", {"truth_is_universal": ["cities", "facts_conj"]})).statements[
+        "truth"
+    ]
+    assert found.names == ["cities", "facts_conj"]
+    assert found.places["facts_conj"].endswith("/datasets/facts_conj.csv")
+    assert re.search("/datasets/cities[.]csv#sha256=[0-9a-f]{64}$", found.places["cities"])
 
 
 @pytest.mark.parametrize(

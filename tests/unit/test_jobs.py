@@ -72,3 +72,11 @@ def test_an_error_ends_a_job_with_one_line_or_with_its_traceback_if_it_is_ours(t
     assert done.returncode == 1
     assert done.stderr.startswith(said)
     assert error.split("'")[1] in (tmp_path / "log").read_text()
+
+
+def test_warnings_of_a_part_of_the_package_reach_the_terminal_too(capsys):
+    log = logging.getLogger("actspace.somewhere.deep")
+    jobs.warn_on_terminal("actspace.somewhere")
+    log.info("all is well")
+    log.warning("look at %s", "this")
+    assert capsys.readouterr().err == "actspace: look at this\n"

@@ -7,8 +7,10 @@ from sklearn.metrics import brier_score_loss, roc_auc_score
 
 from actspace.errors import StudyError
 from actspace.probes import evaluation, metrics, names, published, summary
+from actspace.probes.entities import SEPARATOR, sides
 from actspace.probes.evaluation import evaluate
 from actspace.probes.summary import summarise
+from actspace.seeds import seed_for
 
 PROBES = ["logistic_regression", "mass_mean", "mass_mean_covariance", "shuffled_labels"]
 CFG = {"probes": PROBES, "splits": 4, "test_fraction": 0.3, "C": 1.0}
@@ -49,6 +51,20 @@ def test_a_table_has_one_row_per_measurement(result):
     assert len(angles) == 2 * 6
 
 
+def test_a_compound_statement_that_a_split_parts_is_neither_trained_on_nor_tested(study):
+    activations, labels, groups, sets = study
+    two = [f"{a}{SEPARATOR}{b}" for a, b in zip(groups, np.roll(groups, 2), strict=True)]
+    compound, cfg = np.where(sets == "second", two, groups), CFG | {"splits": 1, "probes": ["mass_mean"]}
+    train, test = sides(compound, 0.3, seed_for(0, "split", 0))
+    parted = ~(train | test)
+    assert 0 < parted.sum() < 80
+    scores = evaluate(activations, labels, compound, sets, cfg, seed=0)[0]
+    moved = {hook: X + 100 * parted[:, None] for hook, X in activations.items()}
+    pd.testing.assert_frame_equal(evaluate(moved, labels, compound, sets, cfg, seed=0)[0], scores)
+    sizes = scores[scores["train_set"] == scores["test_set"]].groupby("train_set")[["n_train", "n_test"]].first()
+    assert sizes.sum(axis=1).to_dict() == {"first": 80, "second": 80 - parted.sum()}
+
+
 def test_probes_find_truth_where_it_is_and_not_in_the_other_set(result):
     scores = result[0][(result[0]["layer"] == 1) & (result[0]["metric"] == "accuracy")]
     for probe in PROBES[:3]:
@@ -60,7 +76,7 @@ def test_probes_find_truth_where_it_is_and_not_in_the_other_set(result):
 def test_scores_are_those_of_the_saved_directions(study, result):
     activations, labels, groups, sets = study
     scores, *_, directions = result
-    test = evaluation.entity_split(groups, 0.3, evaluation.seed_for(0, "split", 2)) & (sets == "second")
+    test = sides(groups, 0.3, evaluation.seed_for(0, "split", 2))[1] & (sets == "second")
     values = directions["blocks.0.hook_resid_post/all/mass_mean/2"].scores(
         activations["blocks.0.hook_resid_post"][test]
     )
@@ -200,7 +216,7 @@ def test_ccs_is_trained_on_the_pairs_of_the_training_part(negated):
     shuffled = ({hook: X[order]}, labels[order], groups[order], sets[order])
     cfg = CFG | {"probes": ["ccs"], "splits": 1}
     found = evaluate(*shuffled, cfg, seed=0, pairs=place[pairs]).directions[f"{hook}/all/ccs/0"]
-    train = ~evaluation.entity_split(groups, 0.3, evaluation.seed_for(0, "split", 0))
+    train = ~sides(groups, 0.3, evaluation.seed_for(0, "split", 0))[1]
     own = pairs[train[pairs].all(axis=1)]
     rng = evaluation.rng_for(0, "ccs", hook, "all", 0)
     expected = published.ccs(X[own[:, 0]], X[own[:, 1]], labels[own[:, 0]], rng)
@@ -213,7 +229,7 @@ def test_every_kind_under_every_centring_is_fitted_and_saved_as_it_is_scored(neg
     cfg = CFG | {"probes": every, "splits": 1}
     found = evaluate(activations, labels, groups, sets, cfg, seed=0, pairs=pairs)
     means = np.stack([X[sets == name].mean(axis=0) for name in sets])
-    test = evaluation.entity_split(groups, 0.3, evaluation.seed_for(0, "split", 0)) & (sets == "two")
+    test = sides(groups, 0.3, evaluation.seed_for(0, "split", 0))[1] & (sets == "two")
     rows = found.scores.query("train_set == 'all' and test_set == 'two' and metric == 'auroc'").set_index("probe")
     assert list(rows.index) == every
     for name in every:

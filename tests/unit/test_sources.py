@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import os
 import socket
 import subprocess
@@ -310,3 +311,19 @@ def test_a_damaged_wheel_is_named(wheel):
 def test_sha256_of_a_known_text(tmp_path):
     (tmp_path / "abc").write_text("abc")
     assert sources.sha256_of(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_a_file_that_is_fetched_must_have_the_sum_behind_its_address(tmp_path):
+    path = tmp_path / "set.csv"
+    path.write_bytes(b"statement,label\n")
+    expected, copy = hashlib.sha256(path.read_bytes()).hexdigest(), tmp_path / "copy.csv"
+    for pin in ("", f"#sha256={expected}", f"#sha256={expected.upper()}"):
+        sources.fetch_file(path.as_uri() + pin, copy)
+        assert copy.read_bytes() == path.read_bytes()
+    line = (
+        rf"set.csv: what lies there has sha256 {expected[:16]}\.\.\., expected {'0' * 16}\.\.\.; .* correct the address"
+    )
+    with pytest.raises(StudyError, match=line):
+        sources.fetch_file(f"{path.as_uri()}#sha256={'0' * 64}", copy)
+    with pytest.raises(StudyError, match=r"gone.csv: cannot be fetched .* name a local file"):
+        sources.fetch_file((tmp_path / "gone.csv").as_uri(), copy)

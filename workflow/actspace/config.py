@@ -27,7 +27,7 @@ from pydantic import (
 
 from actspace.hooks import FINAL_HOOK
 from actspace.perturbations import families
-from actspace.probes import names
+from actspace.probes import datasets, names
 from actspace.probes.names import Centring, ProbeKind
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=64)]
@@ -82,6 +82,7 @@ Float = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
 # Bounds stand before the validator: after it, pydantic leaves them out of the JSON schema.
 Positive = Annotated[int, Field(gt=0), BeforeValidator(_integer)]
 NonNegative = Annotated[int, Field(ge=0), BeforeValidator(_integer)]
+Integer = Annotated[int, BeforeValidator(_integer)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_number)]
 NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(_number)]
 Base = Annotated[
@@ -234,30 +235,90 @@ class Tokens(Strict):
     shards: Positive = Field(1, le=1000, description="Files, and jobs, per split.")
 
 
-class Statements(Strict):
-    """True and false statements, for probes."""
+GeneratedSet = Literal[
+    "cities",
+    "neg_cities",
+    "cities_conj",
+    "cities_disj",
+    "element_symbols",
+    "neg_element_symbols",
+    "element_symbols_conj",
+    "element_symbols_disj",
+    "comparisons",
+    "neg_comparisons",
+    "comparisons_conj",
+    "comparisons_disj",
+]
 
-    generated: list[Literal["cities", "neg_cities", "element_symbols", "neg_element_symbols", "comparisons"]] = Field(
-        default_factory=list, description="Built-in sets, generated from fact packages."
+
+def _published(collection: str) -> Any:
+    known = list(datasets.SETS[collection])
+
+    def check(name: str) -> str:
+        _known("", name, known, "published set")
+        return name
+
+    return Annotated[str, AfterValidator(check), WithJsonSchema({"type": "string", "enum": known})]
+
+
+class Statements(Strict):
+    """True and false statements, for probes. A split holds out what statements speak of, wherever it stands."""
+
+    generated: list[GeneratedSet] = Field(
+        default_factory=list,
+        description="Built-in sets, generated from fact packages: statements, their negations (`neg_`), conjunctions and disjunctions.",
     )
     per_set: Positive = Field(
         200,
         multiple_of=4,
-        description="Statements per built-in set, half of them true; they come in fours, two entities that swap answers.",
+        description="Statements per built-in set, half of them true; they come in fours, two entities that swap answers. "
+        "With conjunctions or disjunctions, whose parts are two such statements, in eights.",
+    )
+    geometry_of_truth: list[_published("geometry_of_truth")] = Field(  # type: ignore[valid-type]
+        default_factory=list, description="Sets of Marks & Tegmark (2023), fetched from their repository."
+    )
+    truth_is_universal: list[_published("truth_is_universal")] = Field(  # type: ignore[valid-type]
+        default_factory=list, description="Sets of Bürger et al. (2024), fetched from their repository."
     )
     files: dict[Name, str] = Field(
         default_factory=dict,
-        description="CSV files by set name, as paths or https addresses: columns `statement,label`. Pin an address by a commit in it.",
+        description="CSV files by set name, as paths or https addresses: columns `statement,label`, and a `topic` if there are several. Pin an "
+        "address by a commit in it, or by `#sha256=<sum of the file>` behind it.",
     )
-    group_column: str | None = Field(
-        None, description="Column of the files that names the entity a split must not share."
+    entity_columns: dict[Name, list[str]] = Field(
+        default_factory=dict,
+        description="By set name, the columns of a file that name what its statements speak of, several for compound ones; `[statement]` if each is "
+        "about something of its own. Without them `group`, `entity`, `city`, `subject` or `country` count, or the form of a published set.",
+    )
+    contradictions: Literal["refuse", "leave_out"] = Field(
+        "refuse", description="What happens to statements that files hold both as true and as false."
     )
     bos: bool = Field(False, description="Begin each statement with the tokenizer's beginning-of-sequence token.")
 
+    @property
+    def places(self) -> dict[str, str]:
+        """Paths and addresses of all sets that are read from files."""
+        collections = {name: getattr(self, name) for name in datasets.SETS}
+        return {name: datasets.address(c, name) for c, names in collections.items() for name in names} | self.files
+
+    @property
+    def names(self) -> list[str]:
+        """Names of all sets."""
+        return [*self.generated, *self.places]
+
     @model_validator(mode="after")
-    def _not_empty(self) -> Statements:
-        if not self.generated and not self.files:
+    def _sets(self) -> Statements:
+        listed = [*self.generated, *self.geometry_of_truth, *self.truth_is_universal, *self.files]
+        if not listed:
             raise ValueError(": no statements; name built-in sets under `generated` or CSV files under `files`")
+        if twice := [name for i, name in enumerate(listed) if name in listed[:i]]:
+            raise ValueError(f": two sets are named '{twice[0]}'; leave one out, or give a file another name")
+        for name in self.entity_columns:
+            _known(f".entity_columns.{name}", name, [*self.places], "set from a file")
+        if self.per_set % 8 and any(name.endswith(("_conj", "_disj")) for name in self.generated):
+            raise ValueError(
+                f".per_set: found {self.per_set}; conjunctions and disjunctions come in eights, so give a multiple of 8"
+            )
         return self
 
 
@@ -524,6 +585,11 @@ class Probes(Strict):
         min_length=1,
         description="Probes to fit. `ccs` needs statements and their negations (sets `x` and `neg_x`, row by row), `ttpd` affirmative and "
         "negated ones. `ccs` and above all `logistic_regression_adamw`, a thousand steps per fit, are slow.",
+    )
+    position: Literal["last"] | Integer = Field(
+        "last",
+        description="Which token of every statement is read, among those that the capture stores: `last`, or a number as in its `positions`; -2 is "
+        "the one before the full stop that ends a statement.",
     )
     splits: Positive = Field(10, description="Random splits by entity.")
     test_fraction: Float = Field(0.3, gt=0, lt=1, description="Share of entities held out in each split.")
@@ -874,7 +940,7 @@ class Study(Strict):
                 [c for c, v in self.captures.items() if v.tokens in self.statements],
                 "capture of statements",
             )
-            _stores_last(self, f".probes.{name}.capture", probe.capture)
+            _stores_of_each(self, f".probes.{name}.position", probe)
             _has_negations(self, f".probes.{name}", probe)
             if probe.pictured:
                 hooks = self.captures[probe.capture].hooks
@@ -946,9 +1012,18 @@ def _shares_a_hook(where: str, region: Regions, hooks: list[str]) -> None:
         )
 
 
-def _stores_last(study: Study, where: str, capture: str) -> None:
-    if study.captures[capture].positions != "last":
-        raise ValueError(f"{where}: '{capture}' stores all positions; give a capture with `positions: last`")
+def _stores_of_each(study: Study, where: str, probe: Probes) -> None:
+    """Check that a capture stores the probe's position of statements of any length."""
+    positions = study.captures[probe.capture].positions
+    wanted = -1 if probe.position == "last" else probe.position
+    stored = [-1] if positions == "last" else positions
+    every = positions.every if isinstance(positions, EveryNth) else 1
+    known = wanted in stored if isinstance(stored, list) else every == 1 or (wanted >= 0 and wanted % every == 0)
+    if not known:
+        raise ValueError(
+            f"{where}: '{probe.capture}' does not store position {probe.position} of each statement; add it to its `positions`, "
+            "counted in the same way, or give another capture"
+        )
 
 
 def _can_be_replaced(where: str, hooks: list[str]) -> None:
@@ -993,7 +1068,7 @@ def _from_tokens(study: Study, where: str, capture: str, hooks: dict[str, str]) 
 def _has_negations(study: Study, where: str, member: Probes) -> None:
     """Check that the statements have a set and its negation if a probe needs them."""
     statements = study.statements[study.captures[member.capture].tokens]
-    known = {*statements.generated, *statements.files}
+    known = {*statements.names}
     negated = {name for name in known if name.startswith(names.NEGATED)}
     for i, kind in enumerate(member.probes):
         about = names.KINDS[kind]

@@ -57,7 +57,7 @@ def lengths(study: Study, tokens: str) -> dict[str, Lengths]:
 def statements(study: Study, name: str) -> int | None:
     """Count the statements of an entry of the config; None where some are in files of the user."""
     found = study.statements[name]
-    return None if found.files else len(found.generated) * found.per_set
+    return None if found.places else len(found.generated) * found.per_set
 
 
 def expect(rows: int | None, d_model: int, storage: str) -> File:

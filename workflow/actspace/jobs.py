@@ -45,6 +45,14 @@ def log_to(path: str | Path) -> None:
     sys.excepthook = _report
 
 
+def warn_on_terminal(name: str) -> None:
+    """Show a logger's warnings on the terminal too: those that a user must see before trusting a number."""
+    handler = logging.StreamHandler()
+    handler.setLevel(logging.WARNING)
+    handler.setFormatter(logging.Formatter("actspace: %(message)s"))
+    logging.getLogger(name).addHandler(handler)
+
+
 class Progress:
     """Says how far long work is: a bar on a terminal, a plain line in the log every half minute. Used as a context.
 

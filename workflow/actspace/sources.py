@@ -33,6 +33,7 @@ from huggingface_hub.errors import (
 )
 
 from actspace.errors import StudyError
+from actspace.probes.datasets import SHA256_MARK
 from actspace.provenance import sha256_of
 
 log = logging.getLogger(__name__)
@@ -79,14 +80,20 @@ def check_sha256(path: Path, expected: str, what: str) -> None:
 
 
 def fetch_file(address: str, destination: Path) -> None:
-    """Fetch a file over https; a failure is a StudyError that names the address."""
+    """Fetch a file over https. Raises StudyError if that fails, or if the file's sha256 is not the one behind `#sha256=`."""
+    place, _, expected = address.partition(SHA256_MARK)
     try:
-        with urllib.request.urlopen(address, timeout=FETCH_TIMEOUT_S) as answer, destination.open("wb") as file:
+        with urllib.request.urlopen(place, timeout=FETCH_TIMEOUT_S) as answer, destination.open("wb") as file:
             shutil.copyfileobj(answer, file)
     except OSError as error:  # urllib's own errors are OSErrors
         raise StudyError(
-            f"{address}: cannot be fetched ({error}); check the address and the network, or name a local file"
+            f"{place}: cannot be fetched ({error}); check the address and the network, or name a local file"
         ) from None
+    if expected and (found := sha256_of(destination)) != expected.lower():
+        raise StudyError(
+            f"{place}: what lies there has sha256 {found[:16]}..., expected {expected[:16]}...; it is damaged or another version: "
+            "fetch it again, or correct the address"
+        )
 
 
 def fetch_package(name: str, version: str, sha256: str, destination: Path) -> Path:

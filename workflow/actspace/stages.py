@@ -367,8 +367,9 @@ def tokens(study: Study, tokens: str) -> dict[str, Any]:
 
 def statements(study: Study, statements: str) -> dict[str, Any]:
     """Sets of statements and the tokenizer."""
-    settings = study.statements[statements].model_dump()
-    settings["files"] = {name: local_copy(place) for name, place in settings["files"].items()}
+    found = study.statements[statements]
+    settings = found.model_dump(exclude={"geometry_of_truth", "truth_is_universal"})
+    settings["files"] = {name: local_copy(place) for name, place in found.places.items()}
     source, trust = study.model.source.model_dump(), study.model.trust_remote_code
     return {
         "source": source,
@@ -675,7 +676,7 @@ def converted_model(study: Study) -> str | None:
 def user_files(study: Study) -> dict[str, list[str]]:
     """Local files that the config names, by stage; an address is not a file before it is fetched."""
     corpus = [source.path for source in (study.corpus.sources if study.corpus else []) if source.kind == "file"]
-    statements = [local_copy(place) for value in study.statements.values() for place in value.files.values()]
+    statements = [local_copy(place) for value in study.statements.values() for place in value.places.values()]
     return {"tokens": corpus, "statements": statements}
 
 
@@ -683,10 +684,11 @@ def local_copy(place: str) -> str:
     """Return where a file of statements lies: a path is itself, an address has a copy named by its hash."""
     if not place.startswith("https://"):
         return place
-    return f"resources/statements/{hashlib.sha256(place.encode()).hexdigest()[:12]}-{Path(place).name}"
+    name = Path(place.partition("#")[0]).name
+    return f"resources/statements/{hashlib.sha256(place.encode()).hexdigest()[:12]}-{name}"
 
 
 def statement_file(study: Study, name: str) -> dict[str, Any]:
-    """The address that a local copy comes from."""
-    places = [place for value in study.statements.values() for place in value.files.values()]
+    """The address that a local copy comes from, with the sha256 that it must have if that is known."""
+    places = [place for value in study.statements.values() for place in value.places.values()]
     return {"address": next(place for place in places if Path(local_copy(place)).name == name)}

@@ -214,6 +214,11 @@ def statements_table(statements: Sequence[str], tokenizer: Any, bos: bool) -> pa
     return pa.table([pa.array(column, kind) for column, kind in zip(columns, SCHEMA.types, strict=True)], schema=SCHEMA)
 
 
+def lengths(sequences: pa.Table) -> NDArray[np.int64]:
+    """Count the tokens of each sequence, (sequence,)."""
+    return sequences["token_ids"].combine_chunks().value_lengths().to_numpy().astype(np.int64)
+
+
 def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
     """Group documents by their characters: books and snippets then need the same memory."""
     batch: list[Document] = []

@@ -20,7 +20,7 @@ def corpus_wheels():
 
 def statement_files(wildcards):
     """The CSV files of a set of statements; fetched ones count by their receipts, the user's own by themselves."""
-    paths = [stages.local_copy(place) for place in STUDY.statements[wildcards.statements].files.values()]
+    paths = [stages.local_copy(place) for place in STUDY.statements[wildcards.statements].places.values()]
     return [f"{path}.json" if path.startswith("resources/statements/") else path for path in paths]
 
 

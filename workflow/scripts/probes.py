@@ -7,16 +7,17 @@ begin(snakemake)
 from actspace import provenance, tables
 from actspace.activations import store
 from actspace.probes import evaluation, linear, picture
-from actspace.probes.statements import pairs
+from actspace.probes.statements import pairs, rows_at
 from actspace.probes.summary import best_hook
 
 
 def main(job):
     cfg = job.params.cfg
     statements = tables.read(job.input.statements)
-    activations = {
-        hook: store.read([path]).x.numpy() for hook, path in zip(cfg["hooks"], job.input.activations, strict=True)
-    }
+    stored = {hook: store.read([path]) for hook, path in zip(cfg["hooks"], job.input.activations, strict=True)}
+    first = next(iter(stored.values()))
+    chosen = rows_at(first.column("sequence_id"), first.column("position"), statements["tokens"], cfg["position"])
+    activations = {hook: rows.x[chosen].numpy() for hook, rows in stored.items()}
     label, group, sets = (statements[name].to_numpy() for name in ("label", "group", "set"))
     study = {"seed": cfg["seed"], "pairs": pairs(statements), "n_jobs": job.threads}
     found = evaluation.evaluate(activations, label, group, sets, cfg, **study)

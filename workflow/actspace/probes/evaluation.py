@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 
 from actspace.errors import StudyError
 from actspace.probes import fits, linear, metrics, names
+from actspace.probes.entities import sides
 from actspace.probes.fits import Settings, Training
 from actspace.probes.linear import POOLED, Array, Frame, LinearProbe
 from actspace.probes.names import Centring, ProbeName
-from actspace.probes.statements import entity_split, polarities
+from actspace.probes.statements import polarities
 from actspace.probes.summary import KEYS, interval
 from actspace.seeds import rng_for, seed_for
 from actspace.threads import limited_to
@@ -60,11 +61,16 @@ class Task:
     polarity: NDArray[np.int64]  # (row,)
     pairs: NDArray[np.int64]  # (pair, 2), row numbers
     members: dict[str, NDArray[np.bool_]]  # the rows of each set, and of all of them
-    tests: list[NDArray[np.bool_]]  # the held-out rows of each split
+    splits: list[tuple[NDArray[np.bool_], NDArray[np.bool_]]]  # the training and the held-out rows of each split
     train_sets: list[str]
     probes: list[ProbeName]
     settings: Settings
     seed: int
+
+    @property
+    def tests(self) -> list[NDArray[np.bool_]]:
+        """The held-out rows of each split."""
+        return [test for _, test in self.splits]
 
     @property
     def test_sets(self) -> list[str]:
@@ -84,8 +90,8 @@ class Task:
         return [p for p in self.probes if (both or not p.about.polarities) and (paired or not p.about.pairs)]
 
     def training(self, train_set: str, split: int) -> NDArray[np.bool_]:
-        """Mark the rows of a training set that a split does not hold out, (row,)."""
-        return self.members[train_set] & ~self.tests[split]
+        """Mark the rows of a training set that speak of nothing which a split holds out, (row,)."""
+        return self.members[train_set] & self.splits[split][0]
 
 
 def evaluate(
@@ -105,7 +111,7 @@ def evaluate(
     ----------
     activations : hook -> float (row, d_model), one row per statement
     labels : (row,) of 0 and 1
-    groups : (row,) entities; no entity is on both sides of a split, in any set
+    groups : (row,) entities, several between separators; none is on both sides of a split, in any set
     sets : (row,) names of sets; those that begin with `neg_` are negated
     cfg : `probes` (names as `names.expand` gives them), `splits` (how many), `test_fraction`, `C` of logistic
         regression, and optionally `pseudo_inverse_tolerance`, and `train_sets`; without it probes are trained on each
@@ -157,19 +163,19 @@ def _task(
     if unknown := [name for name in train_sets if name not in members]:
         raise StudyError(f"probes: `train_sets` names '{unknown[0]}'; there are {', '.join(members)}")
     seeds = [seed_for(seed, "split", split) for split in range(cfg["splits"])]
-    tests = [entity_split(groups, cfg["test_fraction"], split_seed) for split_seed in seeds]
+    splits = [sides(groups, cfg["test_fraction"], split_seed) for split_seed in seeds]
     settings = Settings(**{key: cfg[key] for key in ("C", "pseudo_inverse_tolerance") if key in cfg})
     probes = [names.parse(name) for name in cfg["probes"]]
-    task = Task(truth, of_rows, polarities(of_rows), pairs, members, tests, train_sets, probes, settings, seed)
+    task = Task(truth, of_rows, polarities(of_rows), pairs, members, splits, train_sets, probes, settings, seed)
     _check_splits(task)
     _check_needs(task)
     return task
 
 
 def _check_splits(task: Task) -> None:
-    for split, test in enumerate(task.tests):
-        sides = [("training", ~test, task.train_sets), ("test", test, task.test_sets)]
-        for side, name, rows in ((side, name, rows) for side, rows, listed in sides for name in listed):
+    for split, (train, test) in enumerate(task.splits):
+        both = [("training", train, task.train_sets), ("test", test, task.test_sets)]
+        for side, name, rows in ((side, name, rows) for side, rows, listed in both for name in listed):
             if len(np.unique(task.labels[rows & task.members[name]])) < 2:
                 what = f"the {side} part of set '{name}' lacks true or false statements in split {split}"
                 raise StudyError(f"probes: {what}; add statements or change `test_fraction`")

@@ -44,7 +44,7 @@ TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "nin
 class Fact:
     """What fills the two blanks of a template to make it true and to make it false, and what must not be split up."""
 
-    group: str
+    entities: tuple[str, ...]
     true: tuple[str, str]
     false: tuple[str, str]
 
@@ -64,7 +64,7 @@ class City:
 
 
 def cities(n: int, rng: np.random.Generator) -> list[Fact]:
-    """Draw n cities (n even); each is said to lie in its own country, and in that of its partner.
+    """Draw n cities (n even), partners next to each other; each is said to lie in its own country, and in that of its partner.
 
     Partners' countries are not neighbours and have no city of the other's name: no border dispute and no namesake makes
     the false statement true.
@@ -89,12 +89,12 @@ def comparisons(n: int, rng: np.random.Generator) -> list[Fact]:
     numbers = [number for number in range(51, 100) if number % 10]
     drawn = _draw(list(combinations(numbers, 2)), n, "pairs of numbers", rng)
     words = [(number_word(small), number_word(large)) for small, large in drawn]
-    return [Fact(f"{a}, {b}", (b.capitalize(), a), (a.capitalize(), b)) for a, b in words]
+    return [Fact((", ".join(sorted((a, b))),), (b.capitalize(), a), (a.capitalize(), b)) for a, b in words]
 
 
 def _swap(a: tuple[str, str], b: tuple[str, str]) -> tuple[Fact, Fact]:
-    group = ", ".join(sorted((a[0], b[0])))
-    return Fact(group, a, (a[0], b[1])), Fact(group, b, (b[0], a[1]))
+    couple = (a[0], b[0])
+    return Fact(couple, a, (a[0], b[1])), Fact(couple, b, (b[0], a[1]))
 
 
 def _partners(drawn: list[City]) -> list[tuple[City, City]] | None:
