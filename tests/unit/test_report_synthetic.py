@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from causal_tables import causal_effects
 from region_tables import region_tables
 from synthetic_optima import optima_tables
 
@@ -278,6 +279,7 @@ def study_tables(n_prompts: int = 6, n_draws: int = 2) -> dict[str, pd.DataFrame
         "toy_directions": toy_directions(),
         "probe_summary": probe_summary(),
         "probe_angles": probe_angles(),
+        "causal_effects": causal_effects(),
         "perturbation_curves": curves,
         "perturbation_thresholds": perturbation_thresholds(curves),
         "perturbation_statistics": perturbation_statistics(),
