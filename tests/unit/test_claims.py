@@ -6,7 +6,10 @@ from test_report_synthetic import study_tables
 from actspace import claims
 from actspace.claims.clusters import at_bits
 from actspace.claims.dictionaries import r_squared
+from actspace.probes.causal_statistics import summarise
 from actspace.report.figures import available_figures
+from causal_tables import causal_effects
+from causal_tables import runs as causal_runs
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +112,13 @@ FALSIFIED = [
         "fails",
     ),
     ("mass_mean_probes_like_lr", lambda t: changed(t, t["probe"] == "mass_mean", by=-0.3), "undecided", "fails"),
+    (
+        "mass_mean_is_more_causal",
+        lambda t: changed(t, (t["probe"] == "mass_mean") & t["statistic"].str.startswith("nie"), to=0.1),
+        "holds",
+        "fails",
+    ),
+    ("truth_direction_beats_random", statistic("share_of_random_weaker", to=0.8, probe="mass_mean"), "holds", "fails"),
     ("kmeans_explains_72_to_87", fits("fvu_pooled", to=0.5, family="kmeans"), "holds", "fails"),
     ("kmeans_comparable_to_saes", fits("fvu_pooled", to=0.05, family="l1"), "holds", "fails"),
     ("log_line", fits("fvu_pooled", to=0.9, family="topk", k=64.0), "holds", "fails"),
@@ -329,6 +339,19 @@ def test_transfer_between_sets_does_not_count_as_held_out(tables):
     scores = tables["probe_summary"]
     transfer = {"probe_summary": scores[scores["train_set"] != scores["test_set"]]}
     assert claims.evaluate(transfer).empty
+
+
+def test_an_undefined_indirect_effect_is_no_evidence(tables):
+    undefined = causal_effects(knows=0.0)
+    missing = claims.untested({"causal_effects": undefined}).set_index("id")["reason"]
+    assert missing["mass_mean_is_more_causal"].startswith("the normalised indirect effect is undefined")
+    assert verdict_of("truth_direction_beats_random", {"causal_effects": undefined}) == "holds"
+
+
+def test_a_direction_that_moves_answers_the_wrong_way_is_no_truth_direction():
+    table = causal_runs()
+    turned = table.assign(sign=table["sign"].where(table["direction"] != "probe", -table["sign"]))
+    assert verdict_of("truth_direction_beats_random", {"causal_effects": summarise(turned, 0, 100)}) == "fails"
 
 
 def test_a_trained_control_is_not_taken_for_random_weights(tables):

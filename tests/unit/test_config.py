@@ -122,6 +122,31 @@ def test_a_wrong_or_missing_value_is_one_line(path, value, line):
     assert complaint(changed(path, value)) == line
 
 
+CAUSAL = {"probes": "truth", "hooks": ["blocks.0.hook_resid_pre"]}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "line"),
+    [
+        (
+            "probes",
+            "truht",
+            "probes: there is no entry of `probes` named 'truht'; there are: truth; did you mean 'truth'?",
+        ),
+        ("fits", ["mass_men"], "fits[0]: there is no probe of `probes.truth` named 'mass_men'"),
+        ("sets", ["city"], "sets[0]: there is no set of statements.truth named 'city'; there are: cities"),
+        ("train_set", "city", "train_set: there is no set of statements.truth named 'city'; there are: all, cities"),
+        ("hooks", ["blocks.1.hook_resid_pre"], "hooks[0]: there is no hook of the capture 'facts' named"),
+        ("random_directions", 49, "random_directions: found 49; input should be greater than or equal to 50"),
+        ("positions", [0], "positions[0]: found 0; input should be less than or equal to -1"),
+        ("shots", 3, "shots: found 3; input should be a multiple of 2"),
+        ("template", "Is it so?", "template: 'Is it so?' must hold '{statement}' once"),
+    ],
+)
+def test_a_causal_experiment_that_its_probes_cannot_serve_is_refused(key, value, line):
+    assert complaint(changed("causal", {"added": {**CAUSAL, key: value}})).startswith(f"causal.added.{line}")
+
+
 @pytest.mark.parametrize("config", [None, [], "study"])
 def test_a_config_that_is_no_mapping_is_refused(config):
     assert complaint(config) == f"a config is a mapping of keys, found {config!r}"

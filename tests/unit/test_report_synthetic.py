@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from actspace.dictionaries.structure import beyond_nulls
+from causal_tables import causal_effects
 from region_tables import region_tables
 from synthetic_optima import optima_tables
 
@@ -329,6 +330,7 @@ def study_tables(n_prompts: int = 6, n_draws: int = 2) -> dict[str, pd.DataFrame
         "probe_angles": probe_angles(),
         "probe_points": probe_points(),
         "probe_arrows": probe_arrows(),
+        "causal_effects": causal_effects(),
         "perturbation_curves": curves,
         "perturbation_thresholds": perturbation_thresholds(curves),
         "perturbation_statistics": perturbation_statistics(),

@@ -48,6 +48,7 @@ BASE: dict[str, Any] = {
         }
     },
     "probes": {"truth": {"capture": "facts"}},
+    "causal": {"added": {"probes": "truth", "hooks": [PRE]}},
     "toy": {},
     "perturbations": {"plateaus": EXPERIMENT},
     "optima": {"corners": AT_SITE | {"subspaces": {"prompts": 2}}},
@@ -94,6 +95,8 @@ def members(study: Study) -> Iterator[tuple[str, dict[str, str]]]:
         yield stage, {}
     for section, stage in (("tokens", "tokens"), ("statements", "statements"), ("probes", "probes")):
         yield from ((stage, {section: name}) for name in getattr(study, section))
+    for stage in ("causal", "causal_prompts"):
+        yield from ((stage, {"causal": name}) for name in study.causal)
     yield from (("activations", {"capture": name}) for name in study.captures)
     yield from (
         ("perturbation", {"experiment": name, "hook": site})
@@ -174,6 +177,7 @@ def test_the_order_of_keys_and_the_way_numbers_are_written_change_no_cfg():
         ("tokens/another", {"length": 4, "train": 2, "test": 2}),
         ("statements/another", {"generated": ["comparisons"]}),
         ("probes/another", {"capture": "facts", "splits": 3}),
+        ("causal/another", {"probes": "truth", "hooks": [PRE], "strength": 2}),
         ("perturbations/another", EXPERIMENT | {"capture": "drawn"}),
         ("optima/another", AT_SITE),
         ("planes/another", AT_SITE),
@@ -196,7 +200,7 @@ def test_the_device_is_in_no_cfg():
     ("edit", "stages_that_run"),
     [
         (("compute/batch_tokens", 64), {"activations"}),
-        (("compute/rows_per_launch", 64), {"perturbation", "optima", "planes", "regions"}),
+        (("compute/rows_per_launch", 64), {"perturbation", "optima", "planes", "regions", "causal"}),
         (("captures/whole/storage", "float32"), {"activations"}),
         (
             ("captures/whole/select/first_position", 2),
@@ -205,6 +209,11 @@ def test_the_device_is_in_no_cfg():
         (("captures/whole/select/norm_outliers", 9), {"moments", "surrogate"}),
         (("tokens/prompts/length", 9), {"tokens"}),
         (("probes/truth/splits", 3), {"probes"}),
+        (("probes/truth/test_fraction", 0.4), {"probes", "causal", "causal_prompts"}),
+        (("causal/added/strength", 2), {"causal"}),
+        (("causal/added/scaling", "class_distance"), {"causal"}),
+        (("causal/added/shots", 2), {"causal_prompts"}),
+        (("causal/added/positions", [-1]), {"causal", "causal_prompts"}),
         (("perturbations/plateaus/draws", 3), {"perturbation"}),
         (("optima/corners/resolution", 3), {"optima"}),
         (("optima/corners/subspaces/angle_deg", 10), {"optima"}),
@@ -227,6 +236,7 @@ def test_a_key_is_in_the_cfg_of_the_stages_that_use_it_alone(edit, stages_that_r
 
 def test_the_gauge_is_in_the_cfg_of_all_that_run_the_model():
     expected = {"model", "selfcheck", "activations", "splice", "perturbation", "optima", "planes", "regions", "report"}
+    expected |= {"causal"}
     expected |= {"dictionary_metrics"}  # its random directions
     assert rerun_after(("model/gauge", "centred")) == expected
 

@@ -24,7 +24,10 @@ AFTER_CONTEXTS = AFTER_MOMENTS | {"surrogate", "kmeans", "pca", "sae", "rate_dis
 OPTIMA_END = END | {"optima", "optima_tables"}
 PLANES_END = END | {"planes", "plane_tables"}
 AFTER_PROMPTS = AFTER_MOMENTS | PERTURBATION_END | OPTIMA_END | PLANES_END | REGIONS_END
-PROBE_END = END | {"probes", "probe_tables"} | PERTURBATION_END  # one experiment is made from probes, and from fits
+CAUSAL_END = END | {"causal", "causal_tables"}
+PROBE_END = (
+    CAUSAL_END | {"probes", "probe_tables"} | PERTURBATION_END
+)  # one experiment is made from probes, and from fits
 LAST = {"report", "manifest"}
 
 Edit = Callable[[dict[str, Any]], object]
@@ -40,7 +43,7 @@ EDITS: dict[str, tuple[Edit, set[str]]] = {
     "device": (lambda c: c.update(compute={"device": "cpu"}), set()),
     "rows_per_launch": (
         lambda c: c.update(compute={"rows_per_launch": 64}),
-        PERTURBATION_END | OPTIMA_END | PLANES_END | REGIONS_END,
+        PERTURBATION_END | OPTIMA_END | PLANES_END | REGIONS_END | CAUSAL_END,
     ),
     "tokens.contexts.train": (
         lambda c: c["tokens"]["contexts"].update(train=90),
@@ -48,7 +51,7 @@ EDITS: dict[str, tuple[Edit, set[str]]] = {
     ),
     "statements.per_set": (
         lambda c: c["statements"]["truth"].update(per_set=36),
-        {"statements", "activations_statements"} | PROBE_END,
+        {"statements", "activations_statements", "causal_prompts"} | PROBE_END,
     ),
     "captures.contexts.storage": (
         lambda c: c["captures"]["contexts"].update(storage="float32"),
@@ -71,6 +74,11 @@ EDITS: dict[str, tuple[Edit, set[str]]] = {
     ),
     "splice_sequences": (lambda c: residual(c).update(splice_sequences=3), {"splice", "dictionary_tables"} | END),
     "probes.C": (lambda c: c["probes"]["truth"].update(C=0.1), PROBE_END),
+    "causal.strength": (lambda c: c["causal"]["directions"].update(strength=2), CAUSAL_END),
+    "causal.template": (
+        lambda c: c["causal"]["directions"].update(template="{statement} so:"),
+        {"causal_prompts"} | CAUSAL_END,
+    ),
     "toy.points": (lambda c: c["toy"].update(points=1000), {"toy"} | END),
     "perturbations.plateaus.draws": (lambda c: c["perturbations"]["plateaus"].update(draws=3), PERTURBATION_END),
     "optima.subspaces": (

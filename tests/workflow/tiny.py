@@ -153,6 +153,19 @@ def config(architecture: str) -> dict[str, Any]:
             }
         },
         "probes": {"truth": {"capture": "statements", "splits": 3}},
+        "causal": {
+            "directions": {
+                "probes": "truth",
+                "fits": ["logistic_regression", "mass_mean"],
+                "sets": ["comparisons"],
+                "hooks": ["blocks.{0..1}.hook_resid_post"],
+                "statements": 6,
+                "template": "{statement} is:",
+                "answer_true": "T",
+                "answer_false": "F",
+                "shots": 0,
+            }
+        },
         "toy": {"d_model": 8, "points": 2000, "draws": 2},
         "regions": {
             "between_prompts": {

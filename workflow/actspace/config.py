@@ -621,6 +621,65 @@ class Probes(Strict):
         return names.expand(self.probes, self.C_path, self.centring)
 
 
+class Causal(Strict):
+    """Add and subtract the directions of probes inside statements, and see whether the model then calls them true or false."""
+
+    probes: Name = Field(
+        description="Name of an entry of `probes`; the directions of its first split are tested, on statements held out there."
+    )
+    fits: list[str] | None = Field(None, min_length=1, description="Its probes to test, by name; null: all of them.")
+    train_set: str = Field(
+        "all", description="Set of statements that the probes were fitted on, or `all` of them together."
+    )
+    sets: list[Name] | None = Field(
+        None, min_length=1, description="Sets whose statements are changed; null: all of them."
+    )
+    hooks: Hooks = Field(description="Hook points of the probes' capture to add directions at.")
+    together: bool = Field(
+        False,
+        description="Add at all hook points in one run, each its own direction, as Marks & Tegmark do; otherwise at each by itself.",
+    )
+    positions: list[Annotated[int, Field(le=-1), BeforeValidator(_integer)]] = Field(
+        [-2, -1],
+        min_length=1,
+        description="Tokens to add them at, counted from the end of the statement: -1 is its last.",
+    )
+    statements: Annotated[int, Field(ge=2), BeforeValidator(_integer)] = Field(
+        100,
+        description="Held-out statements of each set, at most; as many true as false ones, from as many entities as possible.",
+    )
+    template: str = Field(
+        "{statement} This statement is:", description="The question: `{statement}` and what follows it."
+    )
+    answer_true: str = Field(
+        " True",
+        min_length=1,
+        description="What follows for a true statement; one token of the model, its space included.",
+    )
+    answer_false: str = Field(" False", min_length=1, description="What follows for a false statement; one token.")
+    shots: NonNegative = Field(
+        4,
+        multiple_of=2,
+        description="Answered examples before the question, half of them true; from statements that the probes were fitted on.",
+    )
+    scaling: Literal["projection", "class_distance"] = Field(
+        "projection",
+        description="`projection`: as far as the class means lie apart along the direction, as published; `class_distance`: as far as they lie "
+        "apart at all, the same for every probe, so that one random control serves all.",
+    )
+    strength: PositiveFloat = Field(1.0, description="Factor of all lengths.")
+    random_directions: Annotated[int, Field(ge=50), BeforeValidator(_integer)] = Field(
+        50, description="Random directions for each length, added and subtracted as well: the control."
+    )
+
+    @field_validator("template")
+    @classmethod
+    def _one_place(cls, template: str) -> str:
+        if template.count("{statement}") != 1:
+            raise ValueError(f": {template!r} must hold '{{statement}}' once")
+        return template
+
+
 ToyProbe = Literal[
     "logistic_regression",
     "logistic_regression_no_bias",
@@ -890,6 +949,9 @@ class Study(Strict):
     captures: dict[Name, Capture] = Field(default_factory=dict, description="Captures, by name.")
     dictionaries: dict[Name, Dictionaries] = Field(default_factory=dict, description="Dictionary studies, by name.")
     probes: dict[Name, Probes] = Field(default_factory=dict, description="Probe studies, by name.")
+    causal: dict[Name, Causal] = Field(
+        default_factory=dict, description="Experiments on the causal effect of probes' directions, by name."
+    )
     toy: Toy | None = Field(None, description="The two-Gaussian toy of truth; left out unless given.")
     perturbations: dict[Name, Perturbation] = Field(
         default_factory=dict, description="Perturbation experiments, by name."
@@ -945,6 +1007,8 @@ class Study(Strict):
             if probe.pictured:
                 hooks = self.captures[probe.capture].hooks
                 _known(f".probes.{name}.pictured", probe.pictured, hooks, f"hook of the capture '{probe.capture}'")
+        for name, causal in self.causal.items():
+            _has_probes(self, f".causal.{name}", causal)
         for name, capture in self.captures.items():
             if capture.revision and self.model.source.kind != "hub":
                 raise ValueError(
@@ -1080,6 +1144,23 @@ def _has_negations(study: Study, where: str, member: Probes) -> None:
             raise ValueError(
                 f"{where}.probes[{i}]: '{kind}' needs affirmative sets and negated ones (`neg_<set>`); add one, or leave the probe out"
             )
+
+
+def _has_probes(study: Study, where: str, member: Causal) -> None:
+    """Check that an experiment's probes, sets of statements and hook points are those of its probe study."""
+    _known(f"{where}.probes", member.probes, [*study.probes], "entry of `probes`")
+    probes = study.probes[member.probes]
+    capture = study.captures[probes.capture]
+    for i, fit in enumerate(member.fits or []):
+        _known(f"{where}.fits[{i}]", fit, probes.fits, f"probe of `probes.{member.probes}`")
+    statements = study.statements[capture.tokens]
+    sets, what = statements.names, f"set of statements.{capture.tokens}"
+    for i, name in enumerate(member.sets or []):
+        _known(f"{where}.sets[{i}]", name, sets, what)
+    _known(f"{where}.train_set", member.train_set, ["all", *sets], what)
+    for i, hook in enumerate(member.hooks):
+        _known(f"{where}.hooks[{i}]", hook, capture.hooks, f"hook of the capture '{probes.capture}'")
+    _can_be_replaced(f"{where}.hooks", member.hooks)
 
 
 def _fitted_at_sites(study: Study, where: str, experiment: Perturbation) -> None:

@@ -241,6 +241,7 @@ def tables(study: Study) -> list[str]:
         if study.probes
         else []
     )
+    found += ["causal_effects"] if study.causal else []
     names = ("curves", "thresholds", "statistics", "comparisons")
     found += [f"perturbation_{name}" for name in names] if study.perturbations else []
     found += ["triangles", "subspaces", "optima_statistics"] if study.optima else []
@@ -255,6 +256,7 @@ def figures(study: Study) -> dict[str, tuple[str, str]]:
     found = {"toy_truth": probes} if study.toy else {}
     found |= dict.fromkeys(("probe_layers", "generalization", "statement_pca"), probes) if study.probes else {}
     found |= {"probe_angles": probes} if any(len(member.fits) > 1 for member in study.probes.values()) else {}
+    found |= {"causal_effects": probes} if study.causal else {}
     always = ("unexplained_variance", "description_length", "dictionary_size", "variance_definitions")
     found |= dict.fromkeys(always, dictionaries) if study.dictionaries else {}
     found |= {"structure": dictionaries} if any(map(with_nulls, study.dictionaries.values())) else {}
@@ -524,6 +526,49 @@ def probes(study: Study, probes: str) -> dict[str, Any]:
         "probes": study.probes[probes].fits,
         "hooks": study.captures[study.probes[probes].capture].hooks,
         "seed": seed_for(study.seed, "probes", probes),
+    }
+
+
+def causal_prompts(study: Study, causal: str) -> dict[str, Any]:
+    """Which statements are asked about, how, and the tokenizer."""
+    member, seeds = study.causal[causal], _causal_seeds(study, causal)
+    name = study.captures[study.probes[member.probes].capture].tokens
+    statements = study.statements[name]
+    asked = ("statements", "template", "answer_true", "answer_false", "shots", "positions")
+    return {
+        **member.model_dump(include=set(asked)),
+        **seeds,
+        "sets": member.sets or statements.names,
+        "bos": statements.bos,
+        "source": study.model.source.model_dump(),
+        "trust_remote_code": study.model.trust_remote_code,
+    }
+
+
+def causal(study: Study, causal: str) -> dict[str, Any]:
+    """Which directions are added, where and how far, and the model."""
+    member = study.causal[causal]
+    probes = study.probes[member.probes]
+    added = ("hooks", "together", "positions", "train_set", "scaling", "strength", "random_directions")
+    return {
+        **member.model_dump(include=set(added)),
+        **_causal_seeds(study, causal),
+        "experiment": causal,
+        "fits": member.fits or probes.fits,
+        "position": probes.position,
+        "model": _model_of(study, study.captures[probes.capture]),
+        "rows_per_launch": study.compute.rows_per_launch,
+    }
+
+
+def _causal_seeds(study: Study, causal: str) -> dict[str, Any]:
+    """Place in the config, seed, and what tells the statements that the tested probes were not fitted on."""
+    name = study.causal[causal].probes
+    return {
+        "where": f"causal.{causal}",
+        "seed": seed_for(study.seed, "causal", causal),
+        "probe_seed": seed_for(study.seed, "probes", name),
+        "test_fraction": study.probes[name].test_fraction,
     }
 
 

@@ -46,6 +46,7 @@ wildcard_constraints:
     capture=one_of(STUDY.captures),
     dictionaries=one_of(STUDY.dictionaries),
     probes=one_of(STUDY.probes),
+    causal=one_of(STUDY.causal),
     experiment=one_of(STUDY.perturbations),
     optima=one_of(STUDY.optima),
     planes=one_of(STUDY.planes),

@@ -198,6 +198,33 @@ def probe_results(table):
     return [f"results/{STUDY.study}/probes/{name}/{table}.parquet" for name in STUDY.probes]
 
 
+def causal_capture(wildcards):
+    return STUDY.captures[STUDY.probes[STUDY.causal[wildcards.causal].probes].capture]
+
+
+def causal_statements(wildcards):
+    return f"results/{STUDY.study}/statements/{causal_capture(wildcards).tokens}.parquet"
+
+
+def causal_directions(wildcards):
+    return f"results/{STUDY.study}/probes/{STUDY.causal[wildcards.causal].probes}/directions.safetensors"
+
+
+def causal_activations(wildcards):
+    """The last token of every statement, at the hook points of an experiment, in the order of the config."""
+    member = STUDY.causal[wildcards.causal]
+    capture = STUDY.probes[member.probes].capture
+    return [path for hook in member.hooks for path in shards_of(capture, hook, "all")]
+
+
+def causal_model(wildcards):
+    return description_of(STUDY.probes[STUDY.causal[wildcards.causal].probes].capture)
+
+
+def all_causal():
+    return [f"results/{STUDY.study}/causal/{name}/runs.parquet" for name in STUDY.causal]
+
+
 # perturbations
 
 
@@ -338,6 +365,8 @@ def study_artifacts():
             for name in STUDY.probes
             for file in (*(f"{table}.parquet" for table in PROBE_TABLES), "directions.safetensors")
         ),
+        *(f"{root}/causal/{name}/prompts.parquet" for name in STUDY.causal),
+        *all_causal(),
         *all_experiments("curves"),
         *all_experiments("thresholds"),
         *all_experiments("triangles", "optima"),

@@ -1,4 +1,4 @@
-# Probes of truth: one job fits all probes at every layer of a capture of statements; and the toy whose answers are known.
+# Probes of truth: one job fits all probes at every layer of a capture of statements, one per experiment adds their directions; and the toy.
 
 
 rule probes:
@@ -72,3 +72,69 @@ rule probe_tables:
         code=code("probe_tables"),
     script:
         "../scripts/probe_tables.py"
+
+
+# Asks before the model runs whether answers are single tokens.
+rule causal_prompts:
+    input:
+        **model_inputs(causal_model),
+        **needs(statements=causal_statements),
+    output:
+        **made(prompts=f"{R}/causal/{{causal}}/prompts.parquet"),
+    log:
+        f"{R}/logs/causal/{{causal}}.prompts.log",
+    priority: 1
+    conda:
+        "../../envs/actspace.yaml"
+    params:
+        cfg=stage_cfg("causal_prompts"),
+        code=code("causal_prompts"),
+    script:
+        "../scripts/causal_prompts.py"
+
+
+rule causal:
+    input:
+        **model_inputs(causal_model),
+        **needs(
+            prompts=f"{R}/causal/{{causal}}/prompts.parquet",
+            statements=causal_statements,
+            directions=causal_directions,
+            activations=causal_activations,
+        ),
+    output:
+        **made(runs=f"{R}/causal/{{causal}}/runs.parquet"),
+    log:
+        f"{R}/logs/causal/{{causal}}.log",
+    conda:
+        "../../envs/actspace.yaml"
+    threads: STUDY.compute.threads
+    resources:
+        **on_device(),
+        mem_mb=8000,
+        runtime=240,
+    params:
+        cfg=stage_cfg("causal"),
+        code=code("causal"),
+    script:
+        "../scripts/causal.py"
+
+
+rule causal_tables:
+    input:
+        **needs(runs=all_causal()),
+    output:
+        **made(
+            effects=f"{R}/tables/causal_effects.parquet",
+            effects_csv=f"{R}/tables/causal_effects.csv",
+        ),
+    log:
+        f"{R}/logs/causal_tables.log",
+    localrule: True
+    conda:
+        "../../envs/actspace.yaml"
+    params:
+        cfg=member_cfg("statistics"),
+        code=code("causal_tables"),
+    script:
+        "../scripts/causal_tables.py"

@@ -7,7 +7,7 @@ begin(snakemake)
 from actspace import provenance, tables
 from actspace.activations import store
 from actspace.probes import evaluation, linear, picture
-from actspace.probes.statements import pairs, rows_at
+from actspace.probes.statements import pairs
 from actspace.probes.summary import best_hook
 
 
@@ -15,9 +15,7 @@ def main(job):
     cfg = job.params.cfg
     statements = tables.read(job.input.statements)
     stored = {hook: store.read([path]) for hook, path in zip(cfg["hooks"], job.input.activations, strict=True)}
-    first = next(iter(stored.values()))
-    chosen = rows_at(first.column("sequence_id"), first.column("position"), statements["tokens"], cfg["position"])
-    activations = {hook: rows.x[chosen].numpy() for hook, rows in stored.items()}
+    activations = evaluation.activations_at(stored, statements["tokens"], cfg["position"])
     label, group, sets = (statements[name].to_numpy() for name in ("label", "group", "set"))
     study = {"seed": cfg["seed"], "pairs": pairs(statements), "n_jobs": job.threads}
     found = evaluation.evaluate(activations, label, group, sets, cfg, **study)

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from actspace.claims import clusters, dictionaries, latents, optima, perturbations, probes, regions
+from actspace.claims import causal, clusters, dictionaries, latents, optima, perturbations, probes, regions
 from actspace.claims.entry import Claim, NotTestedError, Tables
 from actspace.claims.intervals import judge
 
 CLAIMS: tuple[Claim, ...] = (
     *probes.CLAIMS,
+    *causal.CLAIMS,
     *dictionaries.CLAIMS,
     *clusters.CLAIMS,
     *perturbations.CLAIMS,
@@ -32,7 +33,8 @@ def evaluate(tables: Tables, claims: Sequence[Claim] = CLAIMS) -> pd.DataFrame:
     Parameters
     ----------
     tables : mapping from table name to DataFrame
-        Any of `dictionary_metrics`, `dictionary_structure`, `dictionary_matches`, `toy_truth`, `probe_summary`, `perturbation_statistics`,
+        Any of `dictionary_metrics`, `dictionary_structure`, `dictionary_matches`, `toy_truth`,
+        `probe_summary`, `causal_effects`, `perturbation_statistics`,
         `perturbation_comparisons`, `optima_statistics`, `plane_statistics`, `region_statistics` and `spike_statistics`;
         others are not read.
 

@@ -10,19 +10,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import combinations, repeat
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from actspace.activations.store import Rows
 from actspace.errors import StudyError
 from actspace.probes import fits, linear, metrics, names
 from actspace.probes.entities import sides
 from actspace.probes.fits import Settings, Training
 from actspace.probes.linear import POOLED, Array, Frame, LinearProbe
 from actspace.probes.names import Centring, ProbeName
-from actspace.probes.statements import polarities
+from actspace.probes.statements import polarities, rows_at
 from actspace.probes.summary import KEYS, interval
 from actspace.seeds import rng_for, seed_for
 from actspace.threads import limited_to
@@ -92,6 +93,15 @@ class Task:
     def training(self, train_set: str, split: int) -> NDArray[np.bool_]:
         """Mark the rows of a training set that speak of nothing which a split holds out, (row,)."""
         return self.members[train_set] & self.splits[split][0]
+
+
+def activations_at(
+    stored: Mapping[str, Rows], lengths: Sequence[int] | NDArray, position: int | Literal["last"]
+) -> dict[str, NDArray]:
+    """Return the activations of statements at one position, (statement, d_model), by hook point; else as `rows_at`."""
+    first = next(iter(stored.values()))
+    chosen = rows_at(first.column("sequence_id"), first.column("position"), lengths, position)
+    return {hook: rows.x[chosen].numpy() for hook, rows in stored.items()}
 
 
 def evaluate(

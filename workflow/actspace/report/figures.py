@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 
 from actspace.perturbations.superposition import EXPERIMENT
+from actspace.report import figures_causal as causal
 from actspace.report import figures_crossings as crossings
 from actspace.report import figures_dictionaries as dictionaries
 from actspace.report import figures_latents as latents
@@ -171,6 +172,14 @@ _SPECS = [
         section=probes.SECTION,
         title="Angles between probes",
         caption=probes.angles_caption,
+    ),
+    FigureSpec(
+        id="causal_effects",
+        draw=causal.causal_effects,
+        tables=("causal_effects",),
+        section=probes.SECTION,
+        title="What adding probe directions does to answers",
+        caption=causal.causal_caption,
     ),
     FigureSpec(
         id="unexplained_variance",

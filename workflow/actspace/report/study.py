@@ -26,6 +26,7 @@ TITLES = {
     "probe_scores": "Probe scores of every split",
     "probe_angles": "Angles between probes",
     "probe_facts": "What fits of probes report: shrinkage, rank",
+    "causal_effects": "Effects of probe directions on the model's answers",
     "perturbation_statistics": "Statistics of every arm",
     "perturbation_comparisons": "Comparisons of arms",
     "perturbation_thresholds": "Threshold crossings",
