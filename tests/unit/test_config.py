@@ -247,6 +247,30 @@ def test_probes_that_need_negations_say_so_before_anything_runs(generated, kinds
     assert read_study(changed("probes/truth/probes", ["ccs", "ttpd"], base)).probes["truth"].fits == ["ccs", "ttpd"]
 
 
+@pytest.mark.parametrize(
+    ("stage", "line"),
+    [
+        (
+            {"probe": "mass_mena"},
+            "first[0].probe: there is no probe of this study named 'mass_mena'; there are: logistic_regression, ",
+        ),
+        (
+            {"hook": "blocks.1.hook_resid_pre"},
+            "first[0].hook: there is no hook of the capture 'facts' named 'blocks.1.hook_resid_pre'",
+        ),
+        (
+            {"probe": "mass_mean_per_dataset"},
+            "first[0].probe: 'mass_mean_per_dataset' takes off the mean of a set, and an input that is monitored is of none",
+        ),
+    ],
+)
+def test_stages_of_a_cascade_are_probes_that_can_monitor(stage, line):
+    good = {"probe": "mass_mean", "hook": "blocks.0.hook_resid_pre"}
+    config = changed("probes/truth/monitoring", {"first": [good | stage], "second": [good]})
+    config["probes"]["truth"]["centring"] = ["train_mean", "per_dataset"]
+    assert complaint(config).startswith(f"probes.truth.monitoring.{line}")
+
+
 def test_a_pictured_hook_is_one_of_the_capture():
     line = "probes.truth.pictured: there is no hook of the capture 'facts' named 'blocks.1.hook_resid_pre'"
     assert complaint(changed("probes/truth/pictured", "blocks.1.hook_resid_pre")).startswith(line)

@@ -151,6 +151,16 @@ def test_angles_draw_single_training_sets_beside_all_of_them(tables):
     assert holds_line(figure, rows["layer"].to_numpy(), rows["value"].to_numpy())
 
 
+def test_cascades_draw_recalls_at_the_shares_that_were_met(tables):
+    figure = FIGURES["cascades"].draw(tables)
+    assert len(figure.axes) == 2  # one per rate
+    table = tables["probe_cascades"]
+    table = table[(table["first_probe"] == "mass_mean") & (table["allowed_rate"] == 0.05) & (table["share"] > 0)]
+    recall, share = (table[table["metric"] == metric]["value"].to_numpy() for metric in ("recall", "share_passed_on"))
+    assert holds_line(figure, share, recall)
+    assert "0.9% to 0.9% where 1% is allowed" in FIGURES["cascades"].caption(tables)
+
+
 def test_generalization_is_drawn_at_the_layer_of_the_best_accuracies(tables):
     figure = FIGURES["generalization"].draw(tables)
     assert [ax.get_title() for ax in figure.axes] == ["logistic regression", "mass-mean", "mass-mean with covariance"]

@@ -194,6 +194,40 @@ def probe_arrows() -> pd.DataFrame:
     return pd.concat([table.assign(set=name) for name in ("cities", "elements", "comparisons")], ignore_index=True)
 
 
+def probe_cascades() -> pd.DataFrame:
+    rows = []
+    for rate in (0.01, 0.05):
+        for first, hook, layer, gain in (("mass_mean", "blocks.3.hook_resid_post", 4, 0.6), ("chance", "", 0, 0.0)):
+            for stages, share in (("first alone", 0.0), ("cascade", 0.2), ("cascade", 0.5), ("second alone", 1.0)):
+                if (first, stages) == ("chance", "first alone"):
+                    continue
+                recall = 0.4 + 2 * rate if stages == "first alone" else 0.9 * share ** (1 - gain)
+                blocks = 20 if share == 1 else layer + share * (20 - layer)
+                met = {
+                    "recall": recall,
+                    "false_positive_rate": 0.9 * rate,
+                    "share_passed_on": share,
+                    "blocks_run": blocks,
+                }
+                for metric, value in met.items():
+                    rows.append((first, hook, layer, stages, rate, share, metric, value, value - 0.03, value + 0.03))
+    keys = [
+        "first_probe",
+        "first_hook",
+        "first_layer",
+        "stages",
+        "allowed_rate",
+        "share",
+        "metric",
+        "value",
+        "low",
+        "high",
+    ]
+    second = {"second_probe": "logistic_regression", "second_hook": "blocks.19.hook_resid_post", "second_layer": 20}
+    table = pd.DataFrame(rows, columns=keys).assign(**second, probes="truth")
+    return table.assign(n_splits=6, n_positive=120.0, n_negative=120.0)
+
+
 def rise_of(experiment: str, base: str, direction: str) -> float:
     if experiment in ("late_layer", "plateaus_random_weights"):
         return 55.0
@@ -295,6 +329,7 @@ def study_tables(n_prompts: int = 6, n_draws: int = 2) -> dict[str, pd.DataFrame
         "probe_angles": probe_angles(),
         "probe_points": probe_points(),
         "probe_arrows": probe_arrows(),
+        "probe_cascades": probe_cascades(),
         "perturbation_curves": curves,
         "perturbation_thresholds": perturbation_thresholds(curves),
         "perturbation_statistics": perturbation_statistics(),

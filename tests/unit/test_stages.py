@@ -47,7 +47,15 @@ BASE: dict[str, Any] = {
             "splice_sequences": 2,
         }
     },
-    "probes": {"truth": {"capture": "facts"}},
+    "probes": {
+        "truth": {
+            "capture": "facts",
+            "monitoring": {
+                "first": [{"probe": "mass_mean", "hook": PRE}],
+                "second": [{"probe": "logistic_regression", "hook": PRE}],
+            },
+        }
+    },
     "toy": {},
     "perturbations": {"plateaus": EXPERIMENT},
     "optima": {"corners": AT_SITE | {"subspaces": {"prompts": 2}}},
@@ -94,6 +102,7 @@ def members(study: Study) -> Iterator[tuple[str, dict[str, str]]]:
         yield stage, {}
     for section, stage in (("tokens", "tokens"), ("statements", "statements"), ("probes", "probes")):
         yield from ((stage, {section: name}) for name in getattr(study, section))
+    yield from (("cascades", {"probes": name}) for name in stages.monitored(study))
     yield from (("activations", {"capture": name}) for name in study.captures)
     yield from (
         ("perturbation", {"experiment": name, "hook": site})
@@ -204,7 +213,9 @@ def test_the_device_is_in_no_cfg():
         ),
         (("captures/whole/select/norm_outliers", 9), {"moments", "surrogate"}),
         (("tokens/prompts/length", 9), {"tokens"}),
-        (("probes/truth/splits", 3), {"probes"}),
+        (("probes/truth/splits", 3), {"probes", "cascades"}),
+        (("probes/truth/C", 3), {"probes"}),
+        (("probes/truth/monitoring/shares", [0.5]), {"cascades"}),
         (("perturbations/plateaus/draws", 3), {"perturbation"}),
         (("optima/corners/resolution", 3), {"optima"}),
         (("optima/corners/subspaces/angle_deg", 10), {"optima"}),

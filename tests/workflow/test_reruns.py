@@ -24,7 +24,10 @@ AFTER_CONTEXTS = AFTER_MOMENTS | {"surrogate", "kmeans", "pca", "sae", "rate_dis
 OPTIMA_END = END | {"optima", "optima_tables"}
 PLANES_END = END | {"planes", "plane_tables"}
 AFTER_PROMPTS = AFTER_MOMENTS | PERTURBATION_END | OPTIMA_END | PLANES_END | REGIONS_END
-PROBE_END = END | {"probes", "probe_tables"} | PERTURBATION_END  # one experiment is made from probes, and from fits
+CASCADES_END = END | {"cascades", "cascade_table"}
+PROBE_END = (
+    CASCADES_END | {"probes", "probe_tables"} | PERTURBATION_END
+)  # one experiment is made from probes, and from fits
 LAST = {"report", "manifest"}
 
 Edit = Callable[[dict[str, Any]], object]
@@ -71,6 +74,10 @@ EDITS: dict[str, tuple[Edit, set[str]]] = {
     ),
     "splice_sequences": (lambda c: residual(c).update(splice_sequences=3), {"splice", "dictionary_tables"} | END),
     "probes.C": (lambda c: c["probes"]["truth"].update(C=0.1), PROBE_END),
+    "probes.monitoring": (
+        lambda c: c["probes"]["truth"]["monitoring"].update(shares=[0.4]),
+        CASCADES_END,
+    ),
     "toy.points": (lambda c: c["toy"].update(points=1000), {"toy"} | END),
     "perturbations.plateaus.draws": (lambda c: c["perturbations"]["plateaus"].update(draws=3), PERTURBATION_END),
     "optima.subspaces": (

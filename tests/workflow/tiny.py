@@ -152,7 +152,17 @@ def config(architecture: str) -> dict[str, Any]:
                 "splice_sequences": 4,
             }
         },
-        "probes": {"truth": {"capture": "statements", "splits": 3}},
+        "probes": {
+            "truth": {
+                "capture": "statements",
+                "splits": 3,
+                "monitoring": {
+                    "first": [{"probe": "mass_mean", "hook": "blocks.0.hook_resid_post"}],
+                    "second": [{"probe": "logistic_regression", "hook": "blocks.1.hook_resid_post"}],
+                    "false_positive_rates": [0.2],
+                },
+            }
+        },
         "toy": {"d_model": 8, "points": 2000, "draws": 2},
         "regions": {
             "between_prompts": {

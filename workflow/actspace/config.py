@@ -503,6 +503,38 @@ class Dictionaries(Strict):
         return self
 
 
+class CascadeStage(Strict):
+    """A probe at a hook point of the capture, fitted on all sets of statements together."""
+
+    probe: str = Field(description="Name of one of the probe study's probes.")
+    hook: Hook = Field(description="Hook point; at an early one a forward pass may stop.")
+
+
+Rate = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False), BeforeValidator(_number)]
+
+
+class Monitoring(Strict):
+    """Cascades: a cheap first probe over all statements, an expensive second one over what the first passes on."""
+
+    first: list[CascadeStage] = Field(
+        min_length=1, description="First stages. Passing on at random is added as a control."
+    )
+    second: list[CascadeStage] = Field(min_length=1, description="Second stages; each is paired with every first one.")
+    label: Annotated[int, Field(ge=0, le=1), BeforeValidator(_integer)] = Field(
+        1, description="What is looked for: statements with this label, 1 (true) or 0 (false)."
+    )
+    false_positive_rates: list[Rate] = Field(
+        [0.05],
+        min_length=1,
+        description="Rates that a cascade is allowed. A threshold for the rate r needs 1 / r - 1 held-out statements without the label.",
+    )
+    shares: list[Rate] = Field(
+        [0.05, 0.1, 0.2, 0.3, 0.5, 0.7],
+        min_length=1,
+        description="Shares of all inputs that the first stage passes on; none and all, each stage alone, are added.",
+    )
+
+
 class Probes(Strict):
     """Linear probes of truth at every hook point of one capture of statements."""
 
@@ -543,6 +575,7 @@ class Probes(Strict):
         None,
         description="Hook point at which the statements are drawn in their principal plane; without it the one where the probes are most accurate.",
     )
+    monitoring: Monitoring | None = Field(None, description="Pairs of probes as cascades; left out unless given.")
 
     @property
     def fits(self) -> list[str]:
@@ -871,6 +904,7 @@ class Study(Strict):
             )
             _stores_last(self, f".probes.{name}.capture", probe.capture)
             _has_negations(self, f".probes.{name}", probe)
+            _has_stages(self, f".probes.{name}.monitoring", probe)
             if probe.pictured:
                 hooks = self.captures[probe.capture].hooks
                 _known(f".probes.{name}.pictured", probe.pictured, hooks, f"hook of the capture '{probe.capture}'")
@@ -999,6 +1033,27 @@ def _has_negations(study: Study, where: str, member: Probes) -> None:
         if about.polarities and (not negated or negated == known):
             raise ValueError(
                 f"{where}.probes[{i}]: '{kind}' needs affirmative sets and negated ones (`neg_<set>`); add one, or leave the probe out"
+            )
+
+
+def _has_stages(study: Study, where: str, member: Probes) -> None:
+    """Check that the stages of cascades are probes that were fitted, and may be used on an input by itself."""
+    sections = (
+        {} if member.monitoring is None else {"first": member.monitoring.first, "second": member.monitoring.second}
+    )
+    for at, stage in (
+        (f"{where}.{key}[{i}]", stage) for key, stages in sections.items() for i, stage in enumerate(stages)
+    ):
+        _known(f"{at}.probe", stage.probe, member.fits, "probe of this study")
+        hooks = study.captures[member.capture].hooks
+        _known(f"{at}.hook", stage.hook, hooks, f"hook of the capture '{member.capture}'")
+        if names.parse(stage.probe).centring == "per_dataset":
+            raise ValueError(
+                f"{at}.probe: '{stage.probe}' takes off the mean of a set, and an input that is monitored is of none; give another centring"
+            )
+        if stage.hook == FINAL_HOOK:
+            raise ValueError(
+                f"{at}.hook: what is run up to '{FINAL_HOOK}' is not told by its name; give the last block's hook_resid_post"
             )
 
 

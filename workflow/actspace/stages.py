@@ -220,6 +220,7 @@ def tables(study: Study) -> list[str]:
         if study.probes
         else []
     )
+    found += ["probe_cascades"] if monitored(study) else []
     names = ("curves", "thresholds", "statistics", "comparisons")
     found += [f"perturbation_{name}" for name in names] if study.perturbations else []
     found += ["triangles", "subspaces", "optima_statistics"] if study.optima else []
@@ -234,6 +235,7 @@ def figures(study: Study) -> dict[str, tuple[str, str]]:
     found = {"toy_truth": probes} if study.toy else {}
     found |= dict.fromkeys(("probe_layers", "generalization", "statement_pca"), probes) if study.probes else {}
     found |= {"probe_angles": probes} if any(len(member.fits) > 1 for member in study.probes.values()) else {}
+    found |= {"cascades": probes} if monitored(study) else {}
     always = ("unexplained_variance", "description_length", "dictionary_size", "variance_definitions")
     found |= dict.fromkeys(always, dictionaries) if study.dictionaries else {}
     found |= {"densities": dictionaries} if any(map(selective, study.dictionaries.values())) else {}
@@ -479,11 +481,37 @@ def splice(study: Study, dictionaries: str, hook: str) -> dict[str, Any]:
 def probes(study: Study, probes: str) -> dict[str, Any]:
     """Probes by name, splits and penalty."""
     return {
-        **study.probes[probes].model_dump(exclude={"capture", "C_path", "centring"}),
+        **study.probes[probes].model_dump(exclude={"capture", "C_path", "centring", "monitoring"}),
         "probes": study.probes[probes].fits,
         "hooks": study.captures[study.probes[probes].capture].hooks,
         "seed": seed_for(study.seed, "probes", probes),
     }
+
+
+def cascades(study: Study, probes: str) -> dict[str, Any]:
+    """Pairs of probes, and the splits that they were fitted in."""
+    member = study.probes[probes]
+    assert member.monitoring is not None
+    return {
+        **member.model_dump(include={"splits", "test_fraction", "monitoring"}),
+        "hooks": study.captures[member.capture].hooks,
+        "read": monitored_hooks(study, probes),
+        "label": probes,
+        "seed": seed_for(study.seed, "probes", probes),
+    }
+
+
+def monitored_hooks(study: Study, probes: str) -> list[str]:
+    """List the hooks that the stages of a probe study's cascades read, in the order of the capture."""
+    member = study.probes[probes]
+    assert member.monitoring is not None
+    named = {stage.hook for stage in (*member.monitoring.first, *member.monitoring.second)}
+    return [hook for hook in study.captures[member.capture].hooks if hook in named]
+
+
+def monitored(study: Study) -> list[str]:
+    """List the probe studies that have cascades."""
+    return [name for name, member in study.probes.items() if member.monitoring is not None]
 
 
 def toy(study: Study) -> dict[str, Any]:

@@ -193,6 +193,17 @@ def probe_results(table):
     return [f"results/{STUDY.study}/probes/{name}/{table}.parquet" for name in STUDY.probes]
 
 
+def cascade_activations(wildcards):
+    """Activations at the hooks that the stages of cascades read, in the order of `stages.monitored_hooks`."""
+    capture = STUDY.probes[wildcards.probes].capture
+    named = stages.monitored_hooks(STUDY, wildcards.probes)
+    return [path for hook in named for path in shards_of(capture, hook, "all")]
+
+
+def all_cascades():
+    return [f"results/{STUDY.study}/probes/{name}/cascades.parquet" for name in stages.monitored(STUDY)]
+
+
 # perturbations
 
 
@@ -331,6 +342,7 @@ def study_artifacts():
             for name in STUDY.probes
             for file in (*(f"{table}.parquet" for table in PROBE_TABLES), "directions.safetensors")
         ),
+        *all_cascades(),
         *all_experiments("curves"),
         *all_experiments("thresholds"),
         *all_experiments("triangles", "optima"),

@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 
 from actspace.perturbations.superposition import EXPERIMENT
+from actspace.report import figures_cascades as cascades
 from actspace.report import figures_crossings as crossings
 from actspace.report import figures_dictionaries as dictionaries
 from actspace.report import figures_latents as latents
@@ -169,6 +170,14 @@ _SPECS = [
         section=probes.SECTION,
         title="Angles between probes",
         caption=probes.angles_caption,
+    ),
+    FigureSpec(
+        id="cascades",
+        draw=cascades.cascades,
+        tables=("probe_cascades",),
+        section=probes.SECTION,
+        title="Two probes as a cascade",
+        caption=cascades.cascades_caption,
     ),
     FigureSpec(
         id="unexplained_variance",

@@ -24,6 +24,7 @@ TITLES = {
     "probe_summary": "Probe scores over splits",
     "probe_scores": "Probe scores of every split",
     "probe_angles": "Angles between probes",
+    "probe_cascades": "Cascades of two probes: recall by the share passed on",
     "probe_facts": "What fits of probes report: shrinkage, rank",
     "perturbation_statistics": "Statistics of every arm",
     "perturbation_comparisons": "Comparisons of arms",
