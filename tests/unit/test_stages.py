@@ -30,7 +30,10 @@ BASE: dict[str, Any] = {
     "corpus": {"sources": [{"kind": "file", "path": "text.txt"}]},
     "tokens": {"prompts": {"length": 8, "train": 20, "test": 6, "shards": 2}},
     "statements": {"truth": {"generated": ["cities"], "files": {"own": "own.csv"}}},
+    "concepts": {"sofas": {"kind": "unions"}, "grades": {"kind": "intensity"}},
     "captures": {
+        "sofas": {"tokens": "sofas", "hooks": [PRE], "positions": "last"},
+        "grades": {"tokens": "grades", "hooks": [PRE], "positions": "last"},
         "whole": {"tokens": "prompts", "hooks": [PRE, POST], "select": {"first_position": 1}},
         "ends": {"tokens": "prompts", "hooks": [PRE], "positions": "last"},
         "drawn": {"tokens": "prompts", "hooks": [PRE], "positions": "last", "weights": "random"},
@@ -102,6 +105,9 @@ def members(study: Study) -> Iterator[tuple[str, dict[str, str]]]:
         yield stage, {}
     for section, stage in (("tokens", "tokens"), ("statements", "statements"), ("probes", "probes")):
         yield from ((stage, {section: name}) for name in getattr(study, section))
+    yield from (("phrases", {"concept": name}) for name in study.concepts)
+    captured = [name for kind in stages.KINDS_OF_CONCEPTS for name in stages.concept_captures(study, kind)]
+    yield from (("concepts", {"capture": name}) for name in captured)
     yield from (("cascades", {"probes": name}) for name in stages.monitored(study))
     yield from (("activations", {"capture": name}) for name in study.captures)
     yield from (
@@ -215,6 +221,8 @@ def test_the_device_is_in_no_cfg():
         (("tokens/prompts/length", 9), {"tokens"}),
         (("probes/truth/splits", 3), {"probes", "cascades"}),
         (("probes/truth/C", 3), {"probes"}),
+        (("concepts/sofas/template", "a {texture} {colour} {furniture}"), {"phrases"}),
+        (("concepts/grades/folds", 4), {"concepts"}),
         (("probes/truth/monitoring/shares", [0.5]), {"cascades"}),
         (("perturbations/plateaus/draws", 3), {"perturbation"}),
         (("optima/corners/resolution", 3), {"optima"}),
@@ -243,7 +251,7 @@ def test_the_gauge_is_in_the_cfg_of_all_that_run_the_model():
 
 
 def test_the_studys_seed_is_in_every_cfg_that_draws():
-    exact = {"model", "convert_model", "activations", "activation_table", "rate_distortion", "no_settings"}
+    exact = {"model", "phrases", "convert_model", "activations", "activation_table", "rate_distortion", "no_settings"}
     assert rerun_after(("seed", 1)) == {job.split()[0] for job in BEFORE} - exact | {"activations"}
     assert cfgs(changed(("seed", 1)))["activations ends"] == BEFORE["activations ends"]
 
@@ -330,6 +338,8 @@ def test_what_the_model_must_be_able_to_do_is_listed_by_its_place_in_the_config(
     assert stages.checks(changed()) == {
         "gauge": "raw",
         "hooks": {
+            "captures.sofas.hooks": [PRE],
+            "captures.grades.hooks": [PRE],
             "captures.whole.hooks": [PRE, POST],
             "captures.ends.hooks": [PRE],
             "captures.drawn.hooks": [PRE],

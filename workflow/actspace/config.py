@@ -9,6 +9,7 @@ import difflib
 import itertools
 import math
 import re
+import string
 from contextlib import suppress
 from typing import Annotated, Any, Literal
 
@@ -261,6 +262,126 @@ class Statements(Strict):
         return self
 
 
+def _blanks(where: str, template: str) -> list[str]:
+    """List the words in braces of a template."""
+    try:
+        return [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
+    except ValueError as error:
+        raise ValueError(f"{where}: '{template}' is no template ({error}); write blanks as {{word}}") from None
+
+
+def _has_blanks(where: str, template: str, wanted: list[str]) -> None:
+    if sorted(_blanks(where, template)) != sorted(wanted):
+        listed = ", ".join(f"{{{name}}}" for name in wanted)
+        raise ValueError(f"{where}: '{template}' must have each of these blanks once, and no other: {listed}")
+
+
+Words = Annotated[list[Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]], Field(min_length=2)]
+Folds = Annotated[int, Field(ge=2), BeforeValidator(_integer)]
+
+
+class Unions(Strict):
+    """Every combination of the words of some parts: is the activation of a union the sum of its parts' effects?"""
+
+    kind: Literal["unions"]
+    template: str = Field("the {texture} {colour} {furniture}", description="Phrase, with one blank per part.")
+    parts: dict[Name, Words | Literal["tableau"]] = Field(
+        {
+            "texture": ["soft", "smooth", "rough", "fluffy", "shiny", "dusty", "sticky", "hard"],
+            "colour": "tableau",
+            "furniture": ["sofa", "chair", "table", "desk", "bed", "shelf", "bench", "stool"],
+        },
+        min_length=2,
+        description="Words by part; `tableau` stands for the ten basic colour words that matplotlib names.",
+    )
+    folds: Folds = Field(5, description="Every combination is held out once, with n / folds others.")
+    bos: bool = Field(False, description="Begin each phrase with the tokenizer's beginning-of-sequence token.")
+
+    @model_validator(mode="after")
+    def _template_has_the_parts(self) -> Unions:
+        if taken := [part for part in self.parts if part in ("phrase", "mean")]:
+            raise ValueError(f".parts: '{taken[0]}' is the name of something else here; rename the part")
+        _has_blanks(".template", self.template, list(self.parts))
+        return self
+
+
+class Intensity(Strict):
+    """One concept at every grade: does intensity lengthen one direction, or has each grade its own?"""
+
+    kind: Literal["intensity"]
+    template: str = Field("it was {grade} {adjective}", description="Phrase, with blanks for grade and adjective.")
+    neutral: str = Field("it was {adjective}", description="The phrase without a grade.")
+    grades: Annotated[Words, Field(min_length=3)] = Field(
+        ["slightly", "fairly", "very", "extremely"], description="Words of grades, from weak to strong."
+    )
+    adjectives: Words = Field(
+        [
+            *(
+                "cold",
+                "warm",
+                "hot",
+                "big",
+                "small",
+                "tall",
+                "old",
+                "young",
+                "fast",
+                "slow",
+                "loud",
+                "quiet",
+                "bright",
+                "dark",
+            ),
+            *(
+                "heavy",
+                "light",
+                "rich",
+                "poor",
+                "happy",
+                "sad",
+                "angry",
+                "tired",
+                "hungry",
+                "strong",
+                "weak",
+                "clean",
+                "dirty",
+            ),
+            *(
+                "soft",
+                "hard",
+                "dry",
+                "wet",
+                "busy",
+                "calm",
+                "dangerous",
+                "safe",
+                "cheap",
+                "expensive",
+                "useful",
+                "boring",
+                "funny",
+            ),
+        ],
+        description="Adjectives; each is held out once.",
+    )
+    folds: Folds = Field(5, description="Every adjective is held out once, with n / folds others.")
+    bos: bool = Field(False, description="Begin each phrase with the tokenizer's beginning-of-sequence token.")
+
+    @model_validator(mode="after")
+    def _templates_have_the_blanks(self) -> Intensity:
+        _has_blanks(".template", self.template, ["grade", "adjective"])
+        _has_blanks(".neutral", self.neutral, ["adjective"])
+        if self.folds > len(self.adjectives) // 2:
+            raise ValueError(
+                f".folds: {self.folds} folds of {len(self.adjectives)} adjectives; give two per fold or more"
+            )
+        return self
+
+
+Concept = Annotated[Unions | Intensity, Field(discriminator="kind")]
+
+
 class Select(Strict):
     """Which rows of a capture are used: a choice made when reading, so changing it captures nothing anew."""
 
@@ -281,7 +402,7 @@ class EveryNth(Strict):
 class Capture(Strict):
     """Hook points read in one forward pass that stops after the deepest of them."""
 
-    tokens: Name = Field(description="Name of an entry of `tokens` or `statements`.")
+    tokens: Name = Field(description="Name of an entry of `tokens`, `statements` or `concepts`.")
     hooks: Hooks = Field(description="Hook points; `blocks.{0..11}.hook_resid_post` stands for twelve.")
     positions: Literal["all", "last"] | list[int] | EveryNth = Field(
         "all",
@@ -849,6 +970,10 @@ class Study(Strict):
     corpus: Corpus | None = Field(None, description="Needed by `tokens`.")
     tokens: dict[Name, Tokens] = Field(default_factory=dict, description="Sets of token sequences, by name.")
     statements: dict[Name, Statements] = Field(default_factory=dict, description="Sets of statements, by name.")
+    concepts: dict[Name, Concept] = Field(
+        default_factory=dict,
+        description="Phrases made from templates, by name; every capture of them (its `tokens`) is a study of concepts.",
+    )
     captures: dict[Name, Capture] = Field(default_factory=dict, description="Captures, by name.")
     dictionaries: dict[Name, Dictionaries] = Field(default_factory=dict, description="Dictionary studies, by name.")
     probes: dict[Name, Probes] = Field(default_factory=dict, description="Probe studies, by name.")
@@ -869,11 +994,12 @@ class Study(Strict):
     @field_validator("captures")
     @classmethod
     def _captures_have_tokens(cls, captures: dict[str, Capture], info: ValidationInfo) -> dict[str, Capture]:
-        if not {"tokens", "statements"} <= info.data.keys():  # a mistake in there has its own line
+        sections = ("tokens", "statements", "concepts")
+        if not {*sections} <= info.data.keys():  # a mistake in there has its own line
             return captures
-        known = [*info.data["tokens"], *info.data["statements"]]
+        known = [name for section in sections for name in info.data[section]]
         for name, capture in captures.items():
-            _known(f".{name}.tokens", capture.tokens, known, "entry of `tokens` or `statements`")
+            _known(f".{name}.tokens", capture.tokens, known, "entry of `tokens`, `statements` or `concepts`")
             if capture.revision and capture.weights == "random":
                 raise ValueError(f".{name}.revision: weights drawn anew are of no revision; leave out one of the two")
         return captures
@@ -884,6 +1010,8 @@ class Study(Strict):
             raise ValueError(".corpus: missing; `tokens` needs text")
         if both := sorted(set(self.tokens) & set(self.statements)):
             raise ValueError(f".statements.{both[0]}: this name is taken by an entry of `tokens`; rename one")
+        for name in self.concepts:
+            _is_captured(self, f".concepts.{name}", name)
         for name, member in self.dictionaries.items():
             _from_tokens(
                 self,
@@ -978,6 +1106,17 @@ def _shares_a_hook(where: str, region: Regions, hooks: list[str]) -> None:
 def _stores_last(study: Study, where: str, capture: str) -> None:
     if study.captures[capture].positions != "last":
         raise ValueError(f"{where}: '{capture}' stores all positions; give a capture with `positions: last`")
+
+
+def _is_captured(study: Study, where: str, concept: str) -> None:
+    """Check that a set of phrases has a name of its own and is read, at its last tokens."""
+    if concept in (*study.tokens, *study.statements):
+        raise ValueError(f"{where}: this name is taken by an entry of `tokens` or `statements`; rename one")
+    captures = [name for name, capture in study.captures.items() if capture.tokens == concept]
+    if not captures:
+        raise ValueError(f"{where}: no capture reads it; add one with `tokens: {concept}` and `positions: last`")
+    for name in captures:
+        _stores_last(study, f".captures.{name}.positions", name)
 
 
 def _can_be_replaced(where: str, hooks: list[str]) -> None:

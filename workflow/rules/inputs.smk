@@ -204,6 +204,28 @@ def all_cascades():
     return [f"results/{STUDY.study}/probes/{name}/cascades.parquet" for name in stages.monitored(STUDY)]
 
 
+# concepts
+
+
+def concept_activations(wildcards):
+    """The last token of every phrase, at every hook of the capture, in the order of the config."""
+    return [
+        path for hook in STUDY.captures[wildcards.capture].hooks for path in shards_of(wildcards.capture, hook, "all")
+    ]
+
+
+def concept_phrases(wildcards):
+    return f"results/{STUDY.study}/phrases/{STUDY.captures[wildcards.capture].tokens}.parquet"
+
+
+def concept_results(kind):
+    return [f"results/{STUDY.study}/concepts/{capture}.parquet" for capture in stages.concept_captures(STUDY, kind)]
+
+
+def concepts_of_kind(wildcards):
+    return concept_results(wildcards.kind)
+
+
 # perturbations
 
 
@@ -320,10 +342,12 @@ def study_artifacts():
         f"{root}/selfcheck.parquet",
         *(
             f"{root}/tokens/{name}/{part}.parquet"
-            for name in [*STUDY.tokens, *STUDY.statements]
+            for name in [*STUDY.tokens, *STUDY.statements, *STUDY.concepts]
             for part in stages.parts(STUDY, name)
         ),
         *(f"{root}/statements/{name}.parquet" for name in STUDY.statements),
+        *(f"{root}/phrases/{name}.parquet" for name in STUDY.concepts),
+        *(path for kind in stages.KINDS_OF_CONCEPTS for path in concept_results(kind)),
         *(f"{root}/activations/{name}/{hook}/{part}.parquet" for name, hook, part in captured),
         *(moments_of(*place) for place in stages.hooks_with_moments(STUDY)),
         *(

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from actspace.claims import dictionaries, latents, optima, perturbations, probes, regions
+from actspace.claims import concepts, dictionaries, latents, optima, perturbations, probes, regions
 from actspace.claims.entry import Claim, NotTestedError, Tables
 from actspace.claims.intervals import judge
 
 CLAIMS: tuple[Claim, ...] = (
     *probes.CLAIMS,
+    *concepts.CLAIMS,
     *dictionaries.CLAIMS,
     *perturbations.CLAIMS,
     *latents.CLAIMS,
@@ -31,7 +32,7 @@ def evaluate(tables: Tables, claims: Sequence[Claim] = CLAIMS) -> pd.DataFrame:
     Parameters
     ----------
     tables : mapping from table name to DataFrame
-        Any of `dictionary_metrics`, `toy_truth`, `probe_summary`, `perturbation_statistics`,
+        Any of `dictionary_metrics`, `toy_truth`, `probe_summary`, `concept_unions`, `concept_intensity`, `perturbation_statistics`,
         `perturbation_comparisons`, `optima_statistics`, `plane_statistics`, `region_statistics` and `spike_statistics`;
         others are not read.
 

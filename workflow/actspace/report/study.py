@@ -26,6 +26,8 @@ TITLES = {
     "probe_angles": "Angles between probes",
     "probe_cascades": "Cascades of two probes: recall by the share passed on",
     "probe_facts": "What fits of probes report: shrinkage, rank",
+    "concept_unions": "Unions of concepts as sums of their parts",
+    "concept_intensity": "Intensity as length along one direction",
     "perturbation_statistics": "Statistics of every arm",
     "perturbation_comparisons": "Comparisons of arms",
     "perturbation_thresholds": "Threshold crossings",
