@@ -119,6 +119,8 @@ FALSIFIED = [
         "fails",
     ),
     ("truth_direction_beats_random", statistic("share_of_random_weaker", to=0.8, probe="mass_mean"), "holds", "fails"),
+    ("unions_are_sums", lambda t: changed(t, t["reference"] == "furniture", to=0.3), "holds", "fails"),
+    ("intensity_is_length", lambda t: changed(t, t["metric"] == "cosine_gap", to=0.2), "holds", "fails"),
     ("kmeans_explains_72_to_87", fits("fvu_pooled", to=0.5, family="kmeans"), "holds", "fails"),
     ("kmeans_comparable_to_saes", fits("fvu_pooled", to=0.05, family="l1"), "holds", "fails"),
     ("log_line", fits("fvu_pooled", to=0.9, family="topk", k=64.0), "holds", "fails"),

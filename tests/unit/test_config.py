@@ -207,7 +207,7 @@ def test_names_of_members_are_checked_too():
         (
             "captures/whole/tokens",
             "prompt",
-            "captures.whole.tokens: there is no entry of `tokens` or `statements` named 'prompt'; "
+            "captures.whole.tokens: there is no entry of `tokens`, `statements` or `concepts` named 'prompt'; "
             "there are: prompts, truth; did you mean 'prompts'?",
         ),
         (
@@ -333,6 +333,60 @@ def test_probes_that_need_negations_say_so_before_anything_runs(generated, kinds
     assert complaint(changed("probes/truth/probes", kinds, base)).startswith(line)
     base = changed("statements/truth/generated", ["cities", "neg_cities"])
     assert read_study(changed("probes/truth/probes", ["ccs", "ttpd"], base)).probes["truth"].fits == ["ccs", "ttpd"]
+
+
+@pytest.mark.parametrize(
+    ("edit", "line"),
+    [
+        (
+            {"template": "the {colour} {furniture}"},
+            "template: 'the {colour} {furniture}' must have each of these blanks once, ",
+        ),
+        ({"template": "the {texture"}, "template: 'the {texture' is no template (expected '}' before end of string)"),
+        ({"parts": {"phrase": ["a", "b"], "c": ["d", "e"]}}, "parts: 'phrase' is the name of something else here"),
+        (
+            {"kind": "intensity", "template": "so {adjective}"},
+            "template: 'so {adjective}' must have each of these blanks once, ",
+        ),
+        ({"kind": "intensity", "folds": 21}, "folds: 21 folds of 40 adjectives; give two per fold or more"),
+    ],
+)
+def test_a_concept_has_templates_and_words_that_go_together(edit, line):
+    assert complaint(changed("concepts", {"sofas": {"kind": "unions"} | edit})).startswith(f"concepts.sofas.{line}")
+
+
+def test_a_concept_is_read_at_its_last_tokens_and_named_for_itself():
+    concepts = changed("concepts", {"sofas": {"kind": "unions"}})
+    assert complaint(concepts).startswith("concepts.sofas: no capture reads it; add one with `tokens: sofas`")
+    capture = {"tokens": "sofas", "hooks": ["blocks.0.hook_resid_post"]}
+    line = complaint(changed("captures/sofas", capture, concepts))
+    assert line.startswith("captures.sofas.positions: 'sofas' stores all positions")
+    taken = changed("concepts", {"truth": {"kind": "unions"}})
+    assert complaint(taken).startswith("concepts.truth: this name is taken by an entry of `tokens` or `statements`")
+
+
+@pytest.mark.parametrize(
+    ("stage", "line"),
+    [
+        (
+            {"probe": "mass_mena"},
+            "first[0].probe: there is no probe of this study named 'mass_mena'; there are: logistic_regression, ",
+        ),
+        (
+            {"hook": "blocks.1.hook_resid_pre"},
+            "first[0].hook: there is no hook of the capture 'facts' named 'blocks.1.hook_resid_pre'",
+        ),
+        (
+            {"probe": "mass_mean_per_dataset"},
+            "first[0].probe: 'mass_mean_per_dataset' takes off the mean of a set, and an input that is monitored is of none",
+        ),
+    ],
+)
+def test_stages_of_a_cascade_are_probes_that_can_monitor(stage, line):
+    good = {"probe": "mass_mean", "hook": "blocks.0.hook_resid_pre"}
+    config = changed("probes/truth/monitoring", {"first": [good | stage], "second": [good]})
+    config["probes"]["truth"]["centring"] = ["train_mean", "per_dataset"]
+    assert complaint(config).startswith(f"probes.truth.monitoring.{line}")
 
 
 def test_a_pictured_hook_is_one_of_the_capture():

@@ -154,6 +154,23 @@ def test_rows_of_statements_are_known_where_their_number_is_and_one_token_of_eac
     assert rows == {"facts": 80, "spoken": None, "own": None}
 
 
+def test_rows_of_phrases_are_as_many_as_there_are_phrases():
+    concepts = {
+        "sofas": {"kind": "unions", "template": "{a} {b}", "parts": {"a": ["x", "y"], "b": "tableau"}},
+        "grades": {
+            "kind": "intensity",
+            "grades": ["slightly", "very", "most"],
+            "adjectives": ["old", "cold", "big", "sad"],
+            "folds": 2,
+        },
+    }
+    captures = {name: {"tokens": name, "hooks": [POST], "positions": "last"} for name in concepts}
+    study = read_study(CONFIG | {"concepts": concepts, "captures": CONFIG["captures"] | captures})
+    files = disk.files(study, d_model=8)
+    rows = {name: files[f"activations/{name}/{POST}/all-000.parquet"].rows for name in concepts}
+    assert rows == {"sofas": 20, "grades": 16}
+
+
 @pytest.mark.parametrize("storage", ["float32", "float16"])
 def test_the_expected_size_of_a_file_is_that_of_a_real_one(tmp_path, storage):
     n, d_model = 20_000, 64

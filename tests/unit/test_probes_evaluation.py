@@ -179,7 +179,7 @@ def test_layers_of_hooks():
         "blocks.11.hook_resid_post",
         "ln_final.hook_normalized",
     ]
-    assert list(evaluation._layers(hooks).values()) == [0, 1, 12, 13]
+    assert list(evaluation.layers_of(hooks).values()) == [0, 1, 12, 13]
 
 
 @pytest.fixture(scope="module")

@@ -151,6 +151,28 @@ def test_angles_draw_single_training_sets_beside_all_of_them(tables):
     assert holds_line(figure, rows["layer"].to_numpy(), rows["value"].to_numpy())
 
 
+def test_cascades_draw_recalls_at_the_shares_that_were_met(tables):
+    figure = FIGURES["cascades"].draw(tables)
+    assert len(figure.axes) == 2  # one per rate
+    table = tables["probe_cascades"]
+    table = table[(table["first_probe"] == "mass_mean") & (table["allowed_rate"] == 0.05) & (table["share"] > 0)]
+    recall, share = (table[table["metric"] == metric]["value"].to_numpy() for metric in ("recall", "share_passed_on"))
+    assert holds_line(figure, share, recall)
+    assert "0.9% to 0.9% where 1% is allowed" in FIGURES["cascades"].caption(tables)
+
+
+def test_concepts_are_drawn_as_the_tables_say(tables):
+    figure, table = FIGURES["concept_unions"].draw(tables), tables["concept_unions"]
+    assert [ax.get_title() for ax in figure.axes] == ["of the variance", "of what the furniture alone leaves"]
+    rows = table[(table["model"] == "sum of parts") & (table["reference"] == "mean")]
+    assert holds_line(figure, rows["layer"].to_numpy(), rows["value"].to_numpy())
+    figure, table = FIGURES["concept_intensity"].draw(tables), tables["concept_intensity"].dropna()
+    rows = table[(table["metric"] == "monotonicity") & (table["grades"] == "in order")]
+    drawn = [line for line in figure.axes[1].get_lines() if line.get_label() == "monotonicity"]
+    np.testing.assert_allclose(drawn[0].get_ydata()[1:], rows["value"])
+    assert len(figure.axes) == 4
+
+
 def test_generalization_is_drawn_at_the_layer_of_the_best_accuracies(tables):
     figure = FIGURES["generalization"].draw(tables)
     assert [ax.get_title() for ax in figure.axes] == ["logistic regression", "mass-mean", "mass-mean with covariance"]

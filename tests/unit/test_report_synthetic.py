@@ -227,6 +227,76 @@ def probe_arrows() -> pd.DataFrame:
     return pd.concat([table.assign(set=name) for name in ("cities", "elements", "comparisons")], ignore_index=True)
 
 
+def probe_cascades() -> pd.DataFrame:
+    rows = []
+    for rate in (0.01, 0.05):
+        for first, hook, layer, gain in (("mass_mean", "blocks.3.hook_resid_post", 4, 0.6), ("chance", "", 0, 0.0)):
+            for stages, share in (("first alone", 0.0), ("cascade", 0.2), ("cascade", 0.5), ("second alone", 1.0)):
+                if (first, stages) == ("chance", "first alone"):
+                    continue
+                recall = 0.4 + 2 * rate if stages == "first alone" else 0.9 * share ** (1 - gain)
+                blocks = 20 if share == 1 else layer + share * (20 - layer)
+                met = {
+                    "recall": recall,
+                    "false_positive_rate": 0.9 * rate,
+                    "share_passed_on": share,
+                    "blocks_run": blocks,
+                }
+                for metric, value in met.items():
+                    rows.append((first, hook, layer, stages, rate, share, metric, value, value - 0.03, value + 0.03))
+    keys = [
+        "first_probe",
+        "first_hook",
+        "first_layer",
+        "stages",
+        "allowed_rate",
+        "share",
+        "metric",
+        "value",
+        "low",
+        "high",
+    ]
+    second = {"second_probe": "logistic_regression", "second_hook": "blocks.19.hook_resid_post", "second_layer": 20}
+    table = pd.DataFrame(rows, columns=keys).assign(**second, probes="truth")
+    return table.assign(n_splits=6, n_positive=120.0, n_negative=120.0)
+
+
+def concept_unions() -> pd.DataFrame:
+    rows = []
+    for layer in range(0, 31, 5):
+        fall = 0.008 * layer
+        values = {
+            ("sum of parts", "mean"): 1 - fall / 2,
+            ("parts and their pairs", "mean"): 1 - fall / 4,
+            ("colour alone", "mean"): 0.1,
+            ("furniture alone", "mean"): 0.98 - 1.5 * fall,
+            ("shuffled parts", "mean"): -0.05,
+            ("sum of parts", "colour"): 1 - fall / 2,
+            ("shuffled parts", "colour"): -0.04,
+            ("sum of parts", "furniture"): 0.7 if layer else np.nan,
+            ("shuffled parts", "furniture"): -0.03 if layer else np.nan,
+        }
+        hook = f"blocks.{layer - 1}.hook_resid_post" if layer else "blocks.0.hook_resid_pre"
+        rows += [(hook, layer, model, beside, v, v - 0.02, v + 0.02) for (model, beside), v in values.items()]
+    table = pd.DataFrame(rows, columns=["hook", "layer", "model", "reference", "value", "low", "high"])
+    return table.assign(n_phrases=640, n_folds=5, concept="sofas", capture="sofas", weights="trained")
+
+
+def concept_intensity() -> pd.DataFrame:
+    rows = []
+    for layer in range(0, 31, 5):
+        values = {("cosine_gap", 0): 0.01, ("cosine_same_grade", 0): 0.8, ("cosine_other_grades", 0): 0.79}
+        values |= {("along_one_direction", 0): 0.7, ("along_own_directions", 0): 0.72, ("monotonicity", 0): 0.9}
+        values |= {("projection", grade): 0.3 * grade for grade in (1, 2, 3, 4)}
+        hook = f"blocks.{layer - 1}.hook_resid_post" if layer else "blocks.0.hook_resid_pre"
+        for grades in ("in order", "shuffled"):
+            for (metric, grade), value in values.items():
+                shown = value if layer else np.nan
+                rows.append((hook, layer, grades, metric, grade, shown, shown - 0.02, shown + 0.02))
+    table = pd.DataFrame(rows, columns=["hook", "layer", "grades", "metric", "grade", "value", "low", "high"])
+    return table.assign(n_adjectives=40, n_folds=5, concept="grades", capture="grades", weights="trained")
+
+
 def rise_of(experiment: str, base: str, direction: str) -> float:
     if experiment in ("late_layer", "plateaus_random_weights"):
         return 55.0
@@ -331,6 +401,9 @@ def study_tables(n_prompts: int = 6, n_draws: int = 2) -> dict[str, pd.DataFrame
         "probe_points": probe_points(),
         "probe_arrows": probe_arrows(),
         "causal_effects": causal_effects(),
+        "probe_cascades": probe_cascades(),
+        "concept_unions": concept_unions(),
+        "concept_intensity": concept_intensity(),
         "perturbation_curves": curves,
         "perturbation_thresholds": perturbation_thresholds(curves),
         "perturbation_statistics": perturbation_statistics(),

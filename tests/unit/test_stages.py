@@ -30,7 +30,10 @@ BASE: dict[str, Any] = {
     "corpus": {"sources": [{"kind": "file", "path": "text.txt"}]},
     "tokens": {"prompts": {"length": 8, "train": 20, "test": 6, "shards": 2}},
     "statements": {"truth": {"generated": ["cities"], "files": {"own": "own.csv"}}},
+    "concepts": {"sofas": {"kind": "unions"}, "grades": {"kind": "intensity"}},
     "captures": {
+        "sofas": {"tokens": "sofas", "hooks": [PRE], "positions": "last"},
+        "grades": {"tokens": "grades", "hooks": [PRE], "positions": "last"},
         "whole": {"tokens": "prompts", "hooks": [PRE, POST], "select": {"first_position": 1}},
         "ends": {"tokens": "prompts", "hooks": [PRE], "positions": "last"},
         "drawn": {"tokens": "prompts", "hooks": [PRE], "positions": "last", "weights": "random"},
@@ -47,7 +50,15 @@ BASE: dict[str, Any] = {
             "splice_sequences": 2,
         }
     },
-    "probes": {"truth": {"capture": "facts"}},
+    "probes": {
+        "truth": {
+            "capture": "facts",
+            "monitoring": {
+                "first": [{"probe": "mass_mean", "hook": PRE}],
+                "second": [{"probe": "logistic_regression", "hook": PRE}],
+            },
+        }
+    },
     "causal": {"added": {"probes": "truth", "hooks": [PRE]}},
     "toy": {},
     "perturbations": {"plateaus": EXPERIMENT},
@@ -97,6 +108,10 @@ def members(study: Study) -> Iterator[tuple[str, dict[str, str]]]:
         yield from ((stage, {section: name}) for name in getattr(study, section))
     for stage in ("causal", "causal_prompts"):
         yield from ((stage, {"causal": name}) for name in study.causal)
+    yield from (("phrases", {"concept": name}) for name in study.concepts)
+    captured = [name for kind in stages.KINDS_OF_CONCEPTS for name in stages.concept_captures(study, kind)]
+    yield from (("concepts", {"capture": name}) for name in captured)
+    yield from (("cascades", {"probes": name}) for name in stages.monitored(study))
     yield from (("activations", {"capture": name}) for name in study.captures)
     yield from (
         ("perturbation", {"experiment": name, "hook": site})
@@ -208,12 +223,16 @@ def test_the_device_is_in_no_cfg():
         ),
         (("captures/whole/select/norm_outliers", 9), {"moments", "surrogate"}),
         (("tokens/prompts/length", 9), {"tokens"}),
-        (("probes/truth/splits", 3), {"probes"}),
-        (("probes/truth/test_fraction", 0.4), {"probes", "causal", "causal_prompts"}),
+        (("probes/truth/splits", 3), {"probes", "cascades"}),
+        (("probes/truth/test_fraction", 0.4), {"probes", "cascades", "causal", "causal_prompts"}),
         (("causal/added/strength", 2), {"causal"}),
         (("causal/added/scaling", "class_distance"), {"causal"}),
         (("causal/added/shots", 2), {"causal_prompts"}),
         (("causal/added/positions", [-1]), {"causal", "causal_prompts"}),
+        (("probes/truth/C", 3), {"probes"}),
+        (("concepts/sofas/template", "a {texture} {colour} {furniture}"), {"phrases"}),
+        (("concepts/grades/folds", 4), {"concepts"}),
+        (("probes/truth/monitoring/shares", [0.5]), {"cascades"}),
         (("perturbations/plateaus/draws", 3), {"perturbation"}),
         (("optima/corners/resolution", 3), {"optima"}),
         (("optima/corners/subspaces/angle_deg", 10), {"optima"}),
@@ -242,7 +261,7 @@ def test_the_gauge_is_in_the_cfg_of_all_that_run_the_model():
 
 
 def test_the_studys_seed_is_in_every_cfg_that_draws():
-    exact = {"model", "convert_model", "activations", "activation_table", "rate_distortion", "no_settings"}
+    exact = {"model", "phrases", "convert_model", "activations", "activation_table", "rate_distortion", "no_settings"}
     assert rerun_after(("seed", 1)) == {job.split()[0] for job in BEFORE} - exact | {"activations"}
     assert cfgs(changed(("seed", 1)))["activations ends"] == BEFORE["activations ends"]
 
@@ -347,6 +366,8 @@ def test_what_the_model_must_be_able_to_do_is_listed_by_its_place_in_the_config(
     assert stages.checks(changed()) == {
         "gauge": "raw",
         "hooks": {
+            "captures.sofas.hooks": [PRE],
+            "captures.grades.hooks": [PRE],
             "captures.whole.hooks": [PRE, POST],
             "captures.ends.hooks": [PRE],
             "captures.drawn.hooks": [PRE],

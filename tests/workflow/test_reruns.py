@@ -19,14 +19,16 @@ PERTURBATION_END = END | {"perturbation", "perturbation_tables"}
 SPIKES_END = END | {"spikes", "spike_tables"}
 REGIONS_END = END | {"regions", "region_tables"}
 FIT_END = DICTIONARY_END | PERTURBATION_END | SPIKES_END  # one experiment, and one study of spikes, are made from fits
-ALL_CAPTURES = {f"activations_{name}" for name in ("contexts", "statements", "prompts", "untrained")}
+ALL_CAPTURES = {f"activations_{name}" for name in ("contexts", "statements", "prompts", "untrained", "sofas", "grades")}
 AFTER_CONTEXTS = AFTER_MOMENTS | {"surrogate", "kmeans", "pca", "sae", "rate_distortion"} | FIT_END
 OPTIMA_END = END | {"optima", "optima_tables"}
 PLANES_END = END | {"planes", "plane_tables"}
 AFTER_PROMPTS = AFTER_MOMENTS | PERTURBATION_END | OPTIMA_END | PLANES_END | REGIONS_END
 CAUSAL_END = END | {"causal", "causal_tables"}
+CONCEPTS_END = END | {"concepts", "concept_table"}
+CASCADES_END = END | {"cascades", "cascade_table"}
 PROBE_END = (
-    CAUSAL_END | {"probes", "probe_tables"} | PERTURBATION_END
+    CAUSAL_END | CASCADES_END | {"probes", "probe_tables"} | PERTURBATION_END
 )  # one experiment is made from probes, and from fits
 LAST = {"report", "manifest"}
 
@@ -78,6 +80,15 @@ EDITS: dict[str, tuple[Edit, set[str]]] = {
     "causal.template": (
         lambda c: c["causal"]["directions"].update(template="{statement} so:"),
         {"causal_prompts"} | CAUSAL_END,
+    ),
+    "concepts.grades.adjectives": (
+        lambda c: c["concepts"]["grades"].update(adjectives=["cold", "old", "big", "wet"]),
+        {"phrases", "activations_grades"} | CONCEPTS_END,
+    ),
+    "concepts.sofas.folds": (lambda c: c["concepts"]["sofas"].update(folds=4), CONCEPTS_END),
+    "probes.monitoring": (
+        lambda c: c["probes"]["truth"]["monitoring"].update(shares=[0.4]),
+        CASCADES_END,
     ),
     "toy.points": (lambda c: c["toy"].update(points=1000), {"toy"} | END),
     "perturbations.plateaus.draws": (lambda c: c["perturbations"]["plateaus"].update(draws=3), PERTURBATION_END),
@@ -191,11 +202,12 @@ def test_a_fresh_folder_plans_every_stage(finished: TinyStudy, tmp_path):
         (tmp_path / name).symlink_to(finished.folder / name)
     fresh = object.__new__(TinyStudy)
     fresh.folder = tmp_path
-    expected = ALL_CAPTURES | AFTER_CONTEXTS | AFTER_PROMPTS | PROBE_END
+    expected = ALL_CAPTURES | AFTER_CONTEXTS | AFTER_PROMPTS | PROBE_END | CONCEPTS_END
     assert set(fresh.plan()) == expected | {
         "model",
         "selfcheck",
         "statements",
+        "phrases",
         "tokens_contexts",
         "tokens_prompts",
         "toy",

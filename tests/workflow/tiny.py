@@ -114,7 +114,16 @@ def config(architecture: str) -> dict[str, Any]:
             "prompts": {"length": 6, "train": 100, "test": 40, "per_document": 2},
         },
         "statements": {"truth": {"generated": ["cities", "comparisons"], "per_set": 40}},
+        "concepts": {
+            "sofas": {
+                "kind": "unions",
+                "parts": {"texture": ["soft", "hard"], "colour": "tableau", "furniture": ["bed", "desk"]},
+            },
+            "grades": {"kind": "intensity", "adjectives": ["cold", "old", "big", "sad"], "folds": 2},
+        },
         "captures": {
+            "sofas": {"tokens": "sofas", "hooks": ["blocks.{0..1}.hook_resid_post"], "positions": "last"},
+            "grades": {"tokens": "grades", "hooks": ["blocks.{0..1}.hook_resid_post"], "positions": "last"},
             "contexts": {
                 "tokens": "contexts",
                 "hooks": ["blocks.0.hook_resid_post"],
@@ -152,7 +161,17 @@ def config(architecture: str) -> dict[str, Any]:
                 "splice_sequences": 4,
             }
         },
-        "probes": {"truth": {"capture": "statements", "splits": 3}},
+        "probes": {
+            "truth": {
+                "capture": "statements",
+                "splits": 3,
+                "monitoring": {
+                    "first": [{"probe": "mass_mean", "hook": "blocks.0.hook_resid_post"}],
+                    "second": [{"probe": "logistic_regression", "hook": "blocks.1.hook_resid_post"}],
+                    "false_positive_rates": [0.2],
+                },
+            }
+        },
         "causal": {
             "directions": {
                 "probes": "truth",

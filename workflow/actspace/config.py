@@ -9,6 +9,7 @@ import difflib
 import itertools
 import math
 import re
+import string
 from contextlib import suppress
 from typing import Annotated, Any, Literal
 
@@ -322,6 +323,126 @@ class Statements(Strict):
         return self
 
 
+def _blanks(where: str, template: str) -> list[str]:
+    """List the words in braces of a template."""
+    try:
+        return [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
+    except ValueError as error:
+        raise ValueError(f"{where}: '{template}' is no template ({error}); write blanks as {{word}}") from None
+
+
+def _has_blanks(where: str, template: str, wanted: list[str]) -> None:
+    if sorted(_blanks(where, template)) != sorted(wanted):
+        listed = ", ".join(f"{{{name}}}" for name in wanted)
+        raise ValueError(f"{where}: '{template}' must have each of these blanks once, and no other: {listed}")
+
+
+Words = Annotated[list[Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]], Field(min_length=2)]
+Folds = Annotated[int, Field(ge=2), BeforeValidator(_integer)]
+
+
+class Unions(Strict):
+    """Every combination of the words of some parts: is the activation of a union the sum of its parts' effects?"""
+
+    kind: Literal["unions"]
+    template: str = Field("the {texture} {colour} {furniture}", description="Phrase, with one blank per part.")
+    parts: dict[Name, Words | Literal["tableau"]] = Field(
+        {
+            "texture": ["soft", "smooth", "rough", "fluffy", "shiny", "dusty", "sticky", "hard"],
+            "colour": "tableau",
+            "furniture": ["sofa", "chair", "table", "desk", "bed", "shelf", "bench", "stool"],
+        },
+        min_length=2,
+        description="Words by part; `tableau` stands for the ten basic colour words that matplotlib names.",
+    )
+    folds: Folds = Field(5, description="Every combination is held out once, with n / folds others.")
+    bos: bool = Field(False, description="Begin each phrase with the tokenizer's beginning-of-sequence token.")
+
+    @model_validator(mode="after")
+    def _template_has_the_parts(self) -> Unions:
+        if taken := [part for part in self.parts if part in ("phrase", "mean")]:
+            raise ValueError(f".parts: '{taken[0]}' is the name of something else here; rename the part")
+        _has_blanks(".template", self.template, list(self.parts))
+        return self
+
+
+class Intensity(Strict):
+    """One concept at every grade: does intensity lengthen one direction, or has each grade its own?"""
+
+    kind: Literal["intensity"]
+    template: str = Field("it was {grade} {adjective}", description="Phrase, with blanks for grade and adjective.")
+    neutral: str = Field("it was {adjective}", description="The phrase without a grade.")
+    grades: Annotated[Words, Field(min_length=3)] = Field(
+        ["slightly", "fairly", "very", "extremely"], description="Words of grades, from weak to strong."
+    )
+    adjectives: Words = Field(
+        [
+            *(
+                "cold",
+                "warm",
+                "hot",
+                "big",
+                "small",
+                "tall",
+                "old",
+                "young",
+                "fast",
+                "slow",
+                "loud",
+                "quiet",
+                "bright",
+                "dark",
+            ),
+            *(
+                "heavy",
+                "light",
+                "rich",
+                "poor",
+                "happy",
+                "sad",
+                "angry",
+                "tired",
+                "hungry",
+                "strong",
+                "weak",
+                "clean",
+                "dirty",
+            ),
+            *(
+                "soft",
+                "hard",
+                "dry",
+                "wet",
+                "busy",
+                "calm",
+                "dangerous",
+                "safe",
+                "cheap",
+                "expensive",
+                "useful",
+                "boring",
+                "funny",
+            ),
+        ],
+        description="Adjectives; each is held out once.",
+    )
+    folds: Folds = Field(5, description="Every adjective is held out once, with n / folds others.")
+    bos: bool = Field(False, description="Begin each phrase with the tokenizer's beginning-of-sequence token.")
+
+    @model_validator(mode="after")
+    def _templates_have_the_blanks(self) -> Intensity:
+        _has_blanks(".template", self.template, ["grade", "adjective"])
+        _has_blanks(".neutral", self.neutral, ["adjective"])
+        if self.folds > len(self.adjectives) // 2:
+            raise ValueError(
+                f".folds: {self.folds} folds of {len(self.adjectives)} adjectives; give two per fold or more"
+            )
+        return self
+
+
+Concept = Annotated[Unions | Intensity, Field(discriminator="kind")]
+
+
 class Select(Strict):
     """Which rows of a capture are used: a choice made when reading, so changing it captures nothing anew."""
 
@@ -342,7 +463,7 @@ class EveryNth(Strict):
 class Capture(Strict):
     """Hook points read in one forward pass that stops after the deepest of them."""
 
-    tokens: Name = Field(description="Name of an entry of `tokens` or `statements`.")
+    tokens: Name = Field(description="Name of an entry of `tokens`, `statements` or `concepts`.")
     hooks: Hooks = Field(description="Hook points; `blocks.{0..11}.hook_resid_post` stands for twelve.")
     positions: Literal["all", "last"] | list[int] | EveryNth = Field(
         "all",
@@ -569,6 +690,38 @@ class Dictionaries(Strict):
         return self
 
 
+class CascadeStage(Strict):
+    """A probe at a hook point of the capture, fitted on all sets of statements together."""
+
+    probe: str = Field(description="Name of one of the probe study's probes.")
+    hook: Hook = Field(description="Hook point; at an early one a forward pass may stop.")
+
+
+Rate = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False), BeforeValidator(_number)]
+
+
+class Monitoring(Strict):
+    """Cascades: a cheap first probe over all statements, an expensive second one over what the first passes on."""
+
+    first: list[CascadeStage] = Field(
+        min_length=1, description="First stages. Passing on at random is added as a control."
+    )
+    second: list[CascadeStage] = Field(min_length=1, description="Second stages; each is paired with every first one.")
+    label: Annotated[int, Field(ge=0, le=1), BeforeValidator(_integer)] = Field(
+        1, description="What is looked for: statements with this label, 1 (true) or 0 (false)."
+    )
+    false_positive_rates: list[Rate] = Field(
+        [0.05],
+        min_length=1,
+        description="Rates that a cascade is allowed. A threshold for the rate r needs 1 / r - 1 held-out statements without the label.",
+    )
+    shares: list[Rate] = Field(
+        [0.05, 0.1, 0.2, 0.3, 0.5, 0.7],
+        min_length=1,
+        description="Shares of all inputs that the first stage passes on; none and all, each stage alone, are added.",
+    )
+
+
 class Probes(Strict):
     """Linear probes of truth at every hook point of one capture of statements."""
 
@@ -614,6 +767,7 @@ class Probes(Strict):
         None,
         description="Hook point at which the statements are drawn in their principal plane; without it the one where the probes are most accurate.",
     )
+    monitoring: Monitoring | None = Field(None, description="Pairs of probes as cascades; left out unless given.")
 
     @property
     def fits(self) -> list[str]:
@@ -946,6 +1100,10 @@ class Study(Strict):
     corpus: Corpus | None = Field(None, description="Needed by `tokens`.")
     tokens: dict[Name, Tokens] = Field(default_factory=dict, description="Sets of token sequences, by name.")
     statements: dict[Name, Statements] = Field(default_factory=dict, description="Sets of statements, by name.")
+    concepts: dict[Name, Concept] = Field(
+        default_factory=dict,
+        description="Phrases made from templates, by name; every capture of them (its `tokens`) is a study of concepts.",
+    )
     captures: dict[Name, Capture] = Field(default_factory=dict, description="Captures, by name.")
     dictionaries: dict[Name, Dictionaries] = Field(default_factory=dict, description="Dictionary studies, by name.")
     probes: dict[Name, Probes] = Field(default_factory=dict, description="Probe studies, by name.")
@@ -969,11 +1127,12 @@ class Study(Strict):
     @field_validator("captures")
     @classmethod
     def _captures_have_tokens(cls, captures: dict[str, Capture], info: ValidationInfo) -> dict[str, Capture]:
-        if not {"tokens", "statements"} <= info.data.keys():  # a mistake in there has its own line
+        sections = ("tokens", "statements", "concepts")
+        if not {*sections} <= info.data.keys():  # a mistake in there has its own line
             return captures
-        known = [*info.data["tokens"], *info.data["statements"]]
+        known = [name for section in sections for name in info.data[section]]
         for name, capture in captures.items():
-            _known(f".{name}.tokens", capture.tokens, known, "entry of `tokens` or `statements`")
+            _known(f".{name}.tokens", capture.tokens, known, "entry of `tokens`, `statements` or `concepts`")
             if capture.revision and capture.weights == "random":
                 raise ValueError(f".{name}.revision: weights drawn anew are of no revision; leave out one of the two")
         return captures
@@ -984,6 +1143,8 @@ class Study(Strict):
             raise ValueError(".corpus: missing; `tokens` needs text")
         if both := sorted(set(self.tokens) & set(self.statements)):
             raise ValueError(f".statements.{both[0]}: this name is taken by an entry of `tokens`; rename one")
+        for name in self.concepts:
+            _is_captured(self, f".concepts.{name}", name)
         for name, member in self.dictionaries.items():
             _from_tokens(
                 self,
@@ -1004,6 +1165,7 @@ class Study(Strict):
             )
             _stores_of_each(self, f".probes.{name}.position", probe)
             _has_negations(self, f".probes.{name}", probe)
+            _has_stages(self, f".probes.{name}.monitoring", probe)
             if probe.pictured:
                 hooks = self.captures[probe.capture].hooks
                 _known(f".probes.{name}.pictured", probe.pictured, hooks, f"hook of the capture '{probe.capture}'")
@@ -1090,6 +1252,20 @@ def _stores_of_each(study: Study, where: str, probe: Probes) -> None:
         )
 
 
+def _is_captured(study: Study, where: str, concept: str) -> None:
+    """Check that a set of phrases has a name of its own and is read, at its last tokens."""
+    if concept in (*study.tokens, *study.statements):
+        raise ValueError(f"{where}: this name is taken by an entry of `tokens` or `statements`; rename one")
+    captures = [name for name, capture in study.captures.items() if capture.tokens == concept]
+    if not captures:
+        raise ValueError(f"{where}: no capture reads it; add one with `tokens: {concept}` and `positions: last`")
+    for name in captures:
+        if study.captures[name].positions != "last":
+            raise ValueError(
+                f".captures.{name}.positions: '{name}' stores all positions; phrases are read at their last one, so give `positions: last`"
+            )
+
+
 def _can_be_replaced(where: str, hooks: list[str]) -> None:
     if FINAL_HOOK in hooks:
         raise ValueError(
@@ -1161,6 +1337,27 @@ def _has_probes(study: Study, where: str, member: Causal) -> None:
     for i, hook in enumerate(member.hooks):
         _known(f"{where}.hooks[{i}]", hook, capture.hooks, f"hook of the capture '{probes.capture}'")
     _can_be_replaced(f"{where}.hooks", member.hooks)
+
+
+def _has_stages(study: Study, where: str, member: Probes) -> None:
+    """Check that the stages of cascades are probes that were fitted, and may be used on an input by itself."""
+    sections = (
+        {} if member.monitoring is None else {"first": member.monitoring.first, "second": member.monitoring.second}
+    )
+    for at, stage in (
+        (f"{where}.{key}[{i}]", stage) for key, stages in sections.items() for i, stage in enumerate(stages)
+    ):
+        _known(f"{at}.probe", stage.probe, member.fits, "probe of this study")
+        hooks = study.captures[member.capture].hooks
+        _known(f"{at}.hook", stage.hook, hooks, f"hook of the capture '{member.capture}'")
+        if names.parse(stage.probe).centring == "per_dataset":
+            raise ValueError(
+                f"{at}.probe: '{stage.probe}' takes off the mean of a set, and an input that is monitored is of none; give another centring"
+            )
+        if stage.hook == FINAL_HOOK:
+            raise ValueError(
+                f"{at}.hook: what is run up to '{FINAL_HOOK}' is not told by its name; give the last block's hook_resid_post"
+            )
 
 
 def _fitted_at_sites(study: Study, where: str, experiment: Perturbation) -> None:

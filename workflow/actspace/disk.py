@@ -12,6 +12,7 @@ from pathlib import Path
 from actspace import hooks, stages
 from actspace.config import Capture, Study, stored_positions
 from actspace.errors import StudyError
+from actspace.probes import phrases
 
 ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 KEY_BYTES = 28
@@ -42,8 +43,8 @@ def _counted(capture: Capture, length: int, first_position: int = 0) -> int:
 
 
 def lengths(study: Study, tokens: str) -> dict[str, Lengths]:
-    """Return what each part of a token set holds, by `split-shard`; nothing for statements, whose lengths only tokenizing tells."""
-    if tokens in study.statements:
+    """Return what each part of a token set holds, by `split-shard`; nothing for statements and phrases, whose lengths only tokenizing tells."""
+    if tokens in study.statements or tokens in study.concepts:
         return {}
     settings, n = study.tokens[tokens], study.tokens[tokens].shards
     counts = {"train": settings.train, "test": settings.test}
@@ -55,7 +56,9 @@ def lengths(study: Study, tokens: str) -> dict[str, Lengths]:
 
 
 def statements(study: Study, name: str) -> int | None:
-    """Count the statements of an entry of the config; None where some are in files of the user."""
+    """Count the statements, or phrases, of an entry of the config; None where some are in files of the user."""
+    if name in study.concepts:
+        return len(phrases.fill(study.concepts[name].model_dump()))
     found = study.statements[name]
     return None if found.places else len(found.generated) * found.per_set
 

@@ -214,7 +214,10 @@ def made_with(path: Path, cfg: Mapping[str, Any]) -> Mapping[str, Any] | None:
 def _tokens_file(study: Study, name: str, part: str, folder: Path) -> tuple[Path, Mapping[str, Any] | None]:
     """Return the file of a part of a token set, and its receipt if the present settings made it."""
     path = folder / "tokens" / name / f"{part}.parquet"
-    cfg = stages.statements(study, name) if name in study.statements else stages.tokens(study, name)
+    stage = (
+        stages.statements if name in study.statements else stages.phrases if name in study.concepts else stages.tokens
+    )
+    cfg = stage(study, name)
     return path, made_with(path, cfg)
 
 

@@ -54,6 +54,7 @@ CLUSTERS = {
 }
 """Family of each variant of k-means; behind a PCA prefix it has `pca_` before it."""
 CLUSTERINGS = (*CLUSTERS.values(), *(f"pca_{family}" for family in CLUSTERS.values()))
+KINDS_OF_CONCEPTS = ("unions", "intensity")
 ONLY_DRAWN = (
     *(
         "toy_points",
@@ -83,8 +84,8 @@ def canonical(value: Any) -> Any:
 
 
 def shards(study: Study, tokens: str, split: str) -> list[str]:
-    """List the shards of a token set, as they stand in file names; statements are one shard of the split `all`."""
-    if tokens in study.statements:
+    """List the shards of a token set, as they stand in file names; statements and phrases are one shard of the split `all`."""
+    if tokens in study.statements or tokens in study.concepts:
         return ["000"] if split == "all" else []
     return [f"{i:03d}" for i in range(study.tokens[tokens].shards)] if split in SPLITS else []
 
@@ -97,6 +98,12 @@ def parts(study: Study, tokens: str) -> list[str]:
 def revisions(study: Study) -> list[str]:
     """List the revisions of the model that captures read, beside its own."""
     return sorted({capture.revision for capture in study.captures.values() if capture.revision})
+
+
+def concept_captures(study: Study, kind: str) -> list[str]:
+    """List the captures of phrases of one kind."""
+    named = [name for name, concept in study.concepts.items() if concept.kind == kind]
+    return [name for name, capture in study.captures.items() if capture.tokens in named]
 
 
 def hooks_with_moments(study: Study) -> list[tuple[str, str]]:
@@ -242,6 +249,8 @@ def tables(study: Study) -> list[str]:
         else []
     )
     found += ["causal_effects"] if study.causal else []
+    found += ["probe_cascades"] if monitored(study) else []
+    found += [f"concept_{kind}" for kind in KINDS_OF_CONCEPTS if concept_captures(study, kind)]
     names = ("curves", "thresholds", "statistics", "comparisons")
     found += [f"perturbation_{name}" for name in names] if study.perturbations else []
     found += ["triangles", "subspaces", "optima_statistics"] if study.optima else []
@@ -257,6 +266,9 @@ def figures(study: Study) -> dict[str, tuple[str, str]]:
     found |= dict.fromkeys(("probe_layers", "generalization", "statement_pca"), probes) if study.probes else {}
     found |= {"probe_angles": probes} if any(len(member.fits) > 1 for member in study.probes.values()) else {}
     found |= {"causal_effects": probes} if study.causal else {}
+    found |= {"cascades": probes} if monitored(study) else {}
+    asked = [kind for kind in KINDS_OF_CONCEPTS if concept_captures(study, kind)]
+    found |= {f"concept_{kind}": "Concepts" for kind in asked}
     always = ("unexplained_variance", "description_length", "dictionary_size", "variance_definitions")
     found |= dict.fromkeys(always, dictionaries) if study.dictionaries else {}
     found |= {"structure": dictionaries} if any(map(with_nulls, study.dictionaries.values())) else {}
@@ -378,6 +390,26 @@ def statements(study: Study, statements: str) -> dict[str, Any]:
         "trust_remote_code": trust,
         "statements": settings,
         "seed": seed_for(study.seed, "statements", statements),
+    }
+
+
+def phrases(study: Study, concept: str) -> dict[str, Any]:
+    """Templates, words and the tokenizer; nothing is drawn."""
+    return {
+        "source": study.model.source.model_dump(),
+        "trust_remote_code": study.model.trust_remote_code,
+        "concept": study.concepts[concept].model_dump(exclude={"folds"}),
+    }
+
+
+def concepts(study: Study, capture: str) -> dict[str, Any]:
+    """One capture of phrases: what kind they are of, and how they are held out."""
+    found = study.captures[capture]
+    return {
+        **study.concepts[found.tokens].model_dump(include={"kind", "folds"}),
+        "hooks": found.hooks,
+        "labels": {"concept": found.tokens, "capture": capture, "weights": weights_of(found)},
+        "seed": seed_for(study.seed, "concepts", found.tokens),
     }
 
 
@@ -522,7 +554,7 @@ def splice(study: Study, dictionaries: str, hook: str) -> dict[str, Any]:
 def probes(study: Study, probes: str) -> dict[str, Any]:
     """Probes by name, splits and penalty."""
     return {
-        **study.probes[probes].model_dump(exclude={"capture", "C_path", "centring"}),
+        **study.probes[probes].model_dump(exclude={"capture", "C_path", "centring", "monitoring"}),
         "probes": study.probes[probes].fits,
         "hooks": study.captures[study.probes[probes].capture].hooks,
         "seed": seed_for(study.seed, "probes", probes),
@@ -570,6 +602,32 @@ def _causal_seeds(study: Study, causal: str) -> dict[str, Any]:
         "probe_seed": seed_for(study.seed, "probes", name),
         "test_fraction": study.probes[name].test_fraction,
     }
+
+
+def cascades(study: Study, probes: str) -> dict[str, Any]:
+    """Pairs of probes, and the splits that they were fitted in."""
+    member = study.probes[probes]
+    assert member.monitoring is not None
+    return {
+        **member.model_dump(include={"splits", "test_fraction", "monitoring", "position"}),
+        "hooks": study.captures[member.capture].hooks,
+        "read": monitored_hooks(study, probes),
+        "label": probes,
+        "seed": seed_for(study.seed, "probes", probes),
+    }
+
+
+def monitored_hooks(study: Study, probes: str) -> list[str]:
+    """List the hooks that the stages of a probe study's cascades read, in the order of the capture."""
+    member = study.probes[probes]
+    assert member.monitoring is not None
+    named = {stage.hook for stage in (*member.monitoring.first, *member.monitoring.second)}
+    return [hook for hook in study.captures[member.capture].hooks if hook in named]
+
+
+def monitored(study: Study) -> list[str]:
+    """List the probe studies that have cascades."""
+    return [name for name, member in study.probes.items() if member.monitoring is not None]
 
 
 def toy(study: Study) -> dict[str, Any]:

@@ -225,6 +225,39 @@ def all_causal():
     return [f"results/{STUDY.study}/causal/{name}/runs.parquet" for name in STUDY.causal]
 
 
+def cascade_activations(wildcards):
+    """Activations at the hooks that the stages of cascades read, in the order of `stages.monitored_hooks`."""
+    capture = STUDY.probes[wildcards.probes].capture
+    named = stages.monitored_hooks(STUDY, wildcards.probes)
+    return [path for hook in named for path in shards_of(capture, hook, "all")]
+
+
+def all_cascades():
+    return [f"results/{STUDY.study}/probes/{name}/cascades.parquet" for name in stages.monitored(STUDY)]
+
+
+# concepts
+
+
+def concept_activations(wildcards):
+    """The last token of every phrase, at every hook of the capture, in the order of the config."""
+    return [
+        path for hook in STUDY.captures[wildcards.capture].hooks for path in shards_of(wildcards.capture, hook, "all")
+    ]
+
+
+def concept_phrases(wildcards):
+    return f"results/{STUDY.study}/phrases/{STUDY.captures[wildcards.capture].tokens}.parquet"
+
+
+def concept_results(kind):
+    return [f"results/{STUDY.study}/concepts/{capture}.parquet" for capture in stages.concept_captures(STUDY, kind)]
+
+
+def concepts_of_kind(wildcards):
+    return concept_results(wildcards.kind)
+
+
 # perturbations
 
 
@@ -341,10 +374,12 @@ def study_artifacts():
         f"{root}/selfcheck.parquet",
         *(
             f"{root}/tokens/{name}/{part}.parquet"
-            for name in [*STUDY.tokens, *STUDY.statements]
+            for name in [*STUDY.tokens, *STUDY.statements, *STUDY.concepts]
             for part in stages.parts(STUDY, name)
         ),
         *(f"{root}/statements/{name}.parquet" for name in STUDY.statements),
+        *(f"{root}/phrases/{name}.parquet" for name in STUDY.concepts),
+        *(path for kind in stages.KINDS_OF_CONCEPTS for path in concept_results(kind)),
         *(f"{root}/activations/{name}/{hook}/{part}.parquet" for name, hook, part in captured),
         *(moments_of(*place) for place in stages.hooks_with_moments(STUDY)),
         *(
@@ -367,6 +402,7 @@ def study_artifacts():
         ),
         *(f"{root}/causal/{name}/prompts.parquet" for name in STUDY.causal),
         *all_causal(),
+        *all_cascades(),
         *all_experiments("curves"),
         *all_experiments("thresholds"),
         *all_experiments("triangles", "optima"),

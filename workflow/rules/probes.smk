@@ -27,6 +27,46 @@ rule probes:
         "../scripts/probes.py"
 
 
+rule cascades:
+    input:
+        **needs(
+            activations=cascade_activations,
+            statements=probe_statements,
+            directions=f"{R}/probes/{{probes}}/directions.safetensors",
+        ),
+    output:
+        **made(table=f"{R}/probes/{{probes}}/cascades.parquet"),
+    log:
+        f"{R}/logs/cascades/{{probes}}.log",
+    conda:
+        "../../envs/actspace.yaml"
+    params:
+        cfg=stage_cfg("cascades"),
+        code=code("cascades"),
+    script:
+        "../scripts/cascades.py"
+
+
+rule cascade_table:
+    input:
+        **needs(parts=all_cascades()),
+    output:
+        **made(
+            table=f"{R}/tables/probe_cascades.parquet",
+            csv=f"{R}/tables/probe_cascades.csv",
+        ),
+    log:
+        f"{R}/logs/cascade_table.log",
+    localrule: True
+    conda:
+        "../../envs/actspace.yaml"
+    params:
+        cfg=member_cfg("no_settings"),
+        code=code("latent_tables"),
+    script:
+        "../scripts/latent_tables.py"
+
+
 rule toy:
     output:
         **made(

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from actspace.claims import causal, clusters, dictionaries, latents, optima, perturbations, probes, regions
+from actspace.claims import causal, clusters, concepts, dictionaries, latents, optima, perturbations, probes, regions
 from actspace.claims.entry import Claim, NotTestedError, Tables
 from actspace.claims.intervals import judge
 
 CLAIMS: tuple[Claim, ...] = (
     *probes.CLAIMS,
     *causal.CLAIMS,
+    *concepts.CLAIMS,
     *dictionaries.CLAIMS,
     *clusters.CLAIMS,
     *perturbations.CLAIMS,
@@ -34,7 +35,7 @@ def evaluate(tables: Tables, claims: Sequence[Claim] = CLAIMS) -> pd.DataFrame:
     ----------
     tables : mapping from table name to DataFrame
         Any of `dictionary_metrics`, `dictionary_structure`, `dictionary_matches`, `toy_truth`,
-        `probe_summary`, `causal_effects`, `perturbation_statistics`,
+        `probe_summary`, `causal_effects`, `concept_unions`, `concept_intensity`, `perturbation_statistics`,
         `perturbation_comparisons`, `optima_statistics`, `plane_statistics`, `region_statistics` and `spike_statistics`;
         others are not read.
 

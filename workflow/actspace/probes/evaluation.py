@@ -139,7 +139,7 @@ def evaluate(
     task = _task(labels, groups, sets, np.empty((0, 2), dtype=np.int64) if pairs is None else pairs, cfg, seed)
     for hook, X in activations.items():
         _check_activations(hook, X, len(task.labels))
-    layers = _layers(activations)
+    layers = layers_of(activations)
     # The matrices are small: threads inside their products cost more than they give.
     with limited_to(1), ThreadPoolExecutor(n_jobs) as pool:
         fitted = list(pool.map(_fit_hook, activations.keys(), activations.values(), repeat(task)))
@@ -172,14 +172,21 @@ def _task(
     train_sets = list(cfg.get("train_sets") or members)
     if unknown := [name for name in train_sets if name not in members]:
         raise StudyError(f"probes: `train_sets` names '{unknown[0]}'; there are {', '.join(members)}")
-    seeds = [seed_for(seed, "split", split) for split in range(cfg["splits"])]
-    splits = [sides(groups, cfg["test_fraction"], split_seed) for split_seed in seeds]
+    splits = splits_of(groups, cfg["splits"], cfg["test_fraction"], seed)
     settings = Settings(**{key: cfg[key] for key in ("C", "pseudo_inverse_tolerance") if key in cfg})
     probes = [names.parse(name) for name in cfg["probes"]]
     task = Task(truth, of_rows, polarities(of_rows), pairs, members, splits, train_sets, probes, settings, seed)
     _check_splits(task)
     _check_needs(task)
     return task
+
+
+def splits_of(
+    groups: Sequence[str] | NDArray, n_splits: int, test_fraction: float, seed: int
+) -> list[tuple[NDArray[np.bool_], NDArray[np.bool_]]]:
+    """Mark the training rows and the held-out rows, both (row,), of each split of a probe study with this seed."""
+    seeds = [seed_for(seed, "split", split) for split in range(n_splits)]
+    return [sides(groups, test_fraction, split_seed) for split_seed in seeds]
 
 
 def _check_splits(task: Task) -> None:
@@ -354,7 +361,7 @@ def _facts(directions: Mapping[str, LinearProbe], layers: Mapping[str, int]) -> 
     return pd.DataFrame(rows, columns=FACT_COLUMNS)
 
 
-def _layers(hooks: Iterable[str]) -> dict[str, int]:
+def layers_of(hooks: Iterable[str]) -> dict[str, int]:
     """Return each hook's layer: 0 is the embedding, l + 1 what block l wrote, any other hook one past the deepest."""
     layers = {}
     for hook in hooks:

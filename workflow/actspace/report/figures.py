@@ -7,7 +7,9 @@ from dataclasses import replace
 from functools import partial
 
 from actspace.perturbations.superposition import EXPERIMENT
+from actspace.report import figures_cascades as cascades
 from actspace.report import figures_causal as causal
+from actspace.report import figures_concepts as concepts
 from actspace.report import figures_crossings as crossings
 from actspace.report import figures_dictionaries as dictionaries
 from actspace.report import figures_latents as latents
@@ -180,6 +182,30 @@ _SPECS = [
         section=probes.SECTION,
         title="What adding probe directions does to answers",
         caption=causal.causal_caption,
+    ),
+    FigureSpec(
+        id="cascades",
+        draw=cascades.cascades,
+        tables=("probe_cascades",),
+        section=probes.SECTION,
+        title="Two probes as a cascade",
+        caption=cascades.cascades_caption,
+    ),
+    FigureSpec(
+        id="concept_unions",
+        draw=concepts.unions,
+        tables=("concept_unions",),
+        section=concepts.SECTION,
+        title="Are unions of concepts sums?",
+        caption=concepts.unions_caption,
+    ),
+    FigureSpec(
+        id="concept_intensity",
+        draw=concepts.intensity,
+        tables=("concept_intensity",),
+        section=concepts.SECTION,
+        title="Is intensity length?",
+        caption=concepts.intensity_caption,
     ),
     FigureSpec(
         id="unexplained_variance",

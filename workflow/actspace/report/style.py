@@ -37,7 +37,7 @@ COLOURS = {
     # probes, and the directions of the toy
     **{"logistic_regression": BLUE, "mass_mean": VERMILLION, "mass_mean_covariance": GREEN, "shuffled_labels": GREY},
     **{"logistic_regression_no_bias": BLUE, "logistic_regression_adamw": BLUE, "mass_mean_pseudo_inverse": GREEN},
-    **{"ccs": SKY, "ttpd": ORANGE, "random_direction": BLACK},
+    **{"ccs": SKY, "ttpd": ORANGE, "random_direction": BLACK, "chance": BLACK},
     **{
         "shuffled_logistic_regression": PURPLE,
         "theta": BLACK,
