@@ -61,6 +61,7 @@ def test_a_statement_file_without_the_column(study: TinyStudy):
     (study.folder / "mine.csv").write_text("sentence,label\nParis is in France.,1\nParis is in Peru.,0\n")
     settings = config("llama")
     settings["statements"]["truth"] = {"files": {"mine": "mine.csv"}}
+    settings["causal"]["directions"]["sets"] = ["mine"]
     (line,) = lines_of(study, settings, "results/tiny/statements/truth.parquet")
     assert line.startswith("actspace: mine.csv: no column 'statement'")
     assert "sentence" in line

@@ -165,7 +165,7 @@ def test_comments_and_docstrings_rerun_nothing(finished: TinyStudy, edited):
 
 
 def test_editing_the_kmeans_code_reruns_kmeans_and_what_follows_only(finished: TinyStudy, edited):
-    edited("actspace/dictionaries/kmeans.py", "n_init=1", "n_init=2")
+    edited("actspace/dictionaries/kmeans.py", "MOVED_AT_ONCE = 256", "MOVED_AT_ONCE = 128")
     planned = finished.plan()
     assert set(planned) == {"kmeans"} | FIT_END | REGIONS_END  # outputs are clustered by the same code
     assert planned["dictionary_metrics"] == planned["kmeans"] == 4
@@ -208,6 +208,7 @@ def test_a_fresh_folder_plans_every_stage(finished: TinyStudy, tmp_path):
         "selfcheck",
         "statements",
         "phrases",
+        "causal_prompts",
         "tokens_contexts",
         "tokens_prompts",
         "toy",
