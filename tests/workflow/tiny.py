@@ -271,8 +271,11 @@ def smaller(settings: dict[str, Any]) -> dict[str, Any]:
         settings["perturbations"]["plateaus_random_weights"],
     )
     # What these start from is the same on every architecture; the engine is held to full passes on each in unit tests.
-    for section in ("optima", "planes", "regions", "spikes", "toy_superposition"):
+    for section in ("optima", "planes", "regions", "spikes", "toy_superposition", "concepts", "causal"):
         del settings[section]
+    for capture in ("sofas", "grades"):
+        del settings["captures"][capture]
+    del settings["probes"]["truth"]["monitoring"]
     del settings["perturbations"]["latents"]
     dictionary["kmeans"]["sizes"] = [4]
     settings["tokens"]["contexts"]["shards"] = 1
