@@ -47,6 +47,10 @@ DATA_LABEL = {
 }
 
 
+SIDESTEP = 1.1
+"""Factor of L0 between families that would stand on one another."""
+
+
 def data_style(data: str) -> tuple[Any, str | None]:
     """Return line style and filling of markers for a kind of data; those not known here look alike."""
     return DATA_STYLE.get(data, ("-.", "#D9D9D9"))
@@ -66,6 +70,14 @@ def places(fits: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
 def place_name(capture: str, hook: str) -> str:
     """Name the panel of a hook point."""
     return f"{hook} ({capture})"
+
+
+def side_by_side(fits: pd.DataFrame) -> pd.DataFrame:
+    """Move families apart all of whose fits have one active latent, or less where none is, so that none hides another."""
+    most = fits.groupby("family")["l0"].max().round(6)
+    alone = [family for family in style.MARKERS if most.get(family, 0) == 1]
+    steps = fits["family"].map({family: i - (len(alone) - 1) / 2 for i, family in enumerate(alone)}).fillna(0)
+    return fits.assign(l0=fits["l0"] * SIDESTEP**steps)
 
 
 def draw_against_l0(ax: Axes, fits: pd.DataFrame, metric: str) -> None:
@@ -138,9 +150,9 @@ def family_key(figure: Figure, fits: pd.DataFrame, more: Sequence[Line2D] = ()) 
 
 def unexplained_variance(tables: Tables) -> Figure:
     """Draw the pooled unexplained variance of every fit against its L0."""
-    fits = per_fit(tables["dictionary_metrics"])
+    fits = side_by_side(per_fit(tables["dictionary_metrics"]))
     parts = list(places(fits))
-    figure, axes = panels(len(parts), height=3.4, columns=2, sharey=True)
+    figure, axes = panels(len(parts), height=3.4 if fits["family"].nunique() <= 8 else 4.8, columns=2, sharey=True)
     for ax, (name, rows) in zip(axes, parts, strict=True):
         draw_against_l0(ax, rows, "fvu_pooled")
         name_sizes(ax, rows)
@@ -158,7 +170,8 @@ def unexplained_variance_caption(tables: Tables) -> str:
     return (
         f"Fraction of variance left unexplained (definition A, pooled over rows) by {plural(n_real, 'fit')} to real "
         f"activations (filled, solid){''.join(f', {null}' for null in of_nulls)}, against the mean number of active "
-        f"latents per token. Evaluated on held-out text: {extent(fits)}. Bars are 95% intervals over documents; K is the number of clusters. "
+        f"latents per token (families with one stand side by side at 1). Evaluated on held-out text: {extent(fits)}. "
+        "Bars are 95% intervals over documents; K is the number of clusters. "
         + (
             "What lies between a real curve and its Gaussian counterpart is structure beyond the covariance."
             if of_nulls
@@ -258,7 +271,7 @@ def training_curves_caption(tables: Tables) -> str:
 
 def loss_recovered(tables: Tables) -> Figure:
     """Draw how much of the model's loss comes back when reconstructions replace activations."""
-    fits = per_fit(tables["dictionary_metrics"])
+    fits = side_by_side(per_fit(tables["dictionary_metrics"]))
     shown = {m: t for m, t in RECOVERED.items() if m in fits}
     fits = fits[fits[list(shown)].notna().any(axis=1)]
     parts = [(name, rows, metric) for name, rows in places(fits) for metric in shown]
