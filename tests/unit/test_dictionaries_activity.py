@@ -23,7 +23,7 @@ def identity_sae(kind, d_model=4, bias=0.0, scale=1.0, **settings):
 
 
 def value(dictionary, x, metric):
-    table = metrics.evaluate(dictionary, x, np.arange(len(x)), np.random.default_rng(0))
+    table = metrics.evaluate(dictionary, x, np.arange(len(x)), np.random.default_rng(0)).metrics
     return table.set_index("metric").loc[metric, "value"]
 
 

@@ -47,7 +47,7 @@ def test_the_start_is_as_good_as_scikit_learns():
 def test_pooled_fvu_is_inertia_over_the_total_sum_of_squares():
     x = blobs()
     found = fit(x)
-    table = metrics.evaluate(found.dictionary, torch.from_numpy(x), np.arange(len(x)), np.random.default_rng(0))
+    table = metrics.evaluate(found.dictionary, torch.from_numpy(x), np.arange(len(x)), np.random.default_rng(0)).metrics
     total = np.square(x.astype(float) - x.astype(float).mean(0)).sum()
     assert table.set_index("metric").value["fvu_pooled"] == pytest.approx(found.inertia / total, rel=1e-7)
 

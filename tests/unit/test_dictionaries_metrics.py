@@ -47,7 +47,7 @@ def activations(n_rows=300, d_model=8, offset=0.0):
 
 def evaluate(dictionary, x, documents=None, seed=0, **options):
     documents = np.arange(len(x)) // 10 if documents is None else documents
-    table = metrics.evaluate(dictionary, x, documents, np.random.default_rng(seed), **options)
+    table = metrics.evaluate(dictionary, x, documents, np.random.default_rng(seed), **options).metrics
     return table.set_index("metric")
 
 

@@ -100,7 +100,7 @@ def test_token_identity_is_measured_by_the_tokens_of_the_rows():
     found = nulls.token_identity(x, tokens)
     table = metrics.evaluate(
         found, x, np.arange(500), rng, n_boot=2, chunk=64, token_ids=torch.from_numpy(tokens)
-    ).set_index("metric")
+    ).metrics.set_index("metric")
     within = sum(float((x[tokens == t] - x[tokens == t].mean(0)).square().sum()) for t in range(7))
     total = float((x - x.mean(0)).square().sum())
     assert table.value["fvu_pooled"] == pytest.approx(within / total, rel=1e-5)

@@ -63,7 +63,7 @@ def test_fits_resampled_by_one_seed_are_paired_whatever_their_rows():
     ids = np.repeat(np.arange(40), 25)
     some, more = KMeans({"centroids": x[:4]}), KMeans({"centroids": x[:8]})
     draws = [
-        metrics.evaluate_with_draws(fit, x, ids, np.random.default_rng(seed))[1]["fvu_pooled"]
+        metrics.evaluate(fit, x, ids, np.random.default_rng(seed)).draws["fvu_pooled"]
         for fit, seed in ((some, 1), (more, 1), (more, 2))
     ]
     assert len(draws[0]) == 1000
@@ -76,13 +76,13 @@ def test_documents_of_independent_rows_may_be_resampled_like_the_rows():
     fit = KMeans({"centroids": x[:16]})
     widths = []
     for ids in (np.arange(4000), np.arange(4000) // 40):
-        draws = metrics.evaluate_with_draws(fit, x, ids, np.random.default_rng(0))[1]["fvu_pooled"]
+        draws = metrics.evaluate(fit, x, ids, np.random.default_rng(0)).draws["fvu_pooled"]
         widths.append(draws.std())
     assert widths[1] == pytest.approx(widths[0], rel=0.2)
 
 
 def test_draws_are_those_of_the_interval():
     x = torch.randn(200, 4, generator=torch.Generator().manual_seed(0))
-    found = metrics.evaluate_with_draws(KMeans({"centroids": x[:5]}), x, np.arange(200) // 10, np.random.default_rng(0))
+    found = metrics.evaluate(KMeans({"centroids": x[:5]}), x, np.arange(200) // 10, np.random.default_rng(0))
     row = found[0].set_index("metric").loc["fvu_pooled"]
     assert found[1]["fvu_pooled"].quantile([0.025, 0.975]).tolist() == pytest.approx([row.low, row.high])

@@ -670,7 +670,7 @@ class Dictionaries(Strict):
         None,
         description="Another null of data: a capture of the same tokens and hooks with `weights: random`.",
     )
-    null_families: dict[Literal["gaussian", "shuffled", "untrained"], list[str]] = Field(
+    null_families: dict[str, Annotated[list[str], Field(min_length=1)]] = Field(
         default_factory=dict,
         description="Families of dictionaries, as the names of their fits begin (`kmeans`, `topk`), that alone are fitted to a null "
         "of data; to nulls that are not listed here, every family is.",
@@ -834,23 +834,10 @@ class Causal(Strict):
         return template
 
 
-ToyProbe = Literal[
-    "logistic_regression",
-    "logistic_regression_no_bias",
-    "logistic_regression_adamw",
-    "mass_mean",
-    "mass_mean_covariance",
-    "mass_mean_pseudo_inverse",
-    "shuffled_logistic_regression",
-    "random_direction",
-    "shuffled_labels",
-]
-
-
 class Toy(Strict):
     """Two Gaussians a truth direction apart, with a correlated nuisance direction: every answer is known in closed form."""
 
-    probes: list[ToyProbe] = Field(
+    probes: list[names.LabelledKind] = Field(
         [
             "logistic_regression",
             "mass_mean",

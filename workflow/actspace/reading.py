@@ -76,9 +76,10 @@ def _check_null_families(where: str, member: Dictionaries) -> None:
     for null, wanted in member.null_families.items():
         if null not in nulls:
             raise StudyError(f"{where}: the study has no null '{null}'; it has: {', '.join(nulls) or 'none'}")
-        if not wanted or not {*wanted} <= {*known}:
-            found = next((family for family in wanted if family not in known), "an empty list")
-            raise StudyError(f"{where}.{null}: '{found}' is no family of this study; there are: {', '.join(known)}")
+        if unknown := [family for family in wanted if family not in known]:
+            raise StudyError(
+                f"{where}.{null}: '{unknown[0]}' is no family of this study; there are: {', '.join(known)}"
+            )
 
 
 def _line(details: dict[str, Any], config: dict[str, Any]) -> str:

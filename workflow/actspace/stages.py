@@ -153,8 +153,7 @@ def fits_to(member: Dictionaries, data: str) -> list[str]:
     every = [*fits(member)]
     if data == "real":
         return every
-    families_of = {str(null): chosen for null, chosen in member.null_families.items()}
-    wanted = families_of.get(data) or {fit_labels(fit)["family"] for fit in every} - {GIVEN}
+    wanted = member.null_families.get(data) or {fit_labels(fit)["family"] for fit in every} - {GIVEN}
     chosen = [fit for fit in every if fit_labels(fit)["family"] in wanted]
     return [fit for fit in every if fit in {*chosen, *map(read_from, chosen)}]
 

@@ -1,7 +1,7 @@
 """Fit k-means: Lloyd's iterations from one greedy k-means++ start, over rows in memory or in passes over the store.
 
 On a CPU the nearest centroids come from faiss, which finds them at the speed of the matrix product: scikit-learn's Lloyd takes
-1.3 times as long, torch 1.2 times (tests/benchmarks/kmeans.py). On a GPU torch does it, some rows at a time. An empty cluster moves to the row
+1.4 times as long, torch 1.2 times (tests/benchmarks/kmeans.py). On a GPU torch does it, some rows at a time. An empty cluster moves to the row
 that is farthest from its centroid. Source: methods reference, 1.2 (K1, K3 and K4; K2 and K2' read the centroids of K1 out in another way, see
 `read_out`)."""
 

@@ -80,14 +80,14 @@ def measure(
         tokens: they have none.
     density : DataFrame as `activity.density` gives it, with the column n_rows
     preactivations : DataFrame as `preactivations.histograms` gives it; without rows where the dictionary is no SAE
-    draws : DataFrame as `metrics.evaluate_with_draws` gives it
+    draws : DataFrame as `metrics.evaluate` gives it
     """
     held_out = Text.of(rows)
     some = held_out.thinned(HELD_OUT_ROWS)
     random = {} if dictionary.needs_tokens else random_vectors(some.x, moments, gauge, seed)
     frequency = activity.frequencies(dictionary, held_out.x, held_out.token_ids)
     on, histograms = pre_activations(dictionary, some, random, moments, seed)
-    evaluated, draws = metrics.evaluate_with_draws(
+    evaluated, draws = metrics.evaluate(
         dictionary,
         held_out.x,
         held_out.document_ids,

@@ -5,7 +5,7 @@ Source: methods reference, 1.1 (the letters A, B, C, V, Z); relative reconstruct
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -54,12 +54,14 @@ def fvu(x: Tensor, reconstruction: Tensor) -> dict[str, float]:
     return {name: float(value) for name, value in values.items()}
 
 
-def evaluate(*args: Any, **options: Any) -> pd.DataFrame:
-    """Measure a dictionary on activations: the metrics of `evaluate_with_draws`, without their resamples."""
-    return evaluate_with_draws(*args, **options)[0]
+class Evaluation(NamedTuple):
+    """Metrics of a dictionary, and definition A in each resample of the documents; see `evaluate`."""
+
+    metrics: pd.DataFrame
+    draws: pd.DataFrame
 
 
-def evaluate_with_draws(
+def evaluate(
     dictionary: Dictionary,
     x: Tensor,
     document_ids: np.ndarray,
@@ -67,7 +69,7 @@ def evaluate_with_draws(
     n_boot: int = 1000,
     chunk: int = 4096,
     token_ids: Tensor | None = None,
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+) -> Evaluation:
     """Measure a dictionary on activations; all sums are float64, around the mean of these very rows.
 
     Beside the five fractions of `fvu`: `l0` (active latents per row), `fraction_alive` (latents active in at least one
@@ -122,7 +124,7 @@ def evaluate_with_draws(
     rows.append({"metric": "fraction_alive", "value": alive, **bounds(None)})
     of_pooled = drawn.get("fvu_pooled", np.empty(0))
     draws = pd.DataFrame({"draw": np.arange(len(of_pooled)), "fvu_pooled": of_pooled})
-    return pd.DataFrame(rows).assign(n_rows=len(x), n_documents=len(documents)), draws
+    return Evaluation(pd.DataFrame(rows).assign(n_rows=len(x), n_documents=len(documents)), draws)
 
 
 def centre(x: Tensor, chunk: int) -> tuple[Tensor, Tensor]:

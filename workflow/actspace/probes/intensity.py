@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import rankdata
-from threadpoolctl import threadpool_limits
 
 from actspace.errors import StudyError
 from actspace.probes.evaluation import layers_of
@@ -21,6 +20,7 @@ from actspace.probes.linear import Array
 from actspace.probes.phrases import ADJECTIVE, GRADE
 from actspace.probes.summary import RESAMPLES
 from actspace.seeds import rng_for
+from actspace.threads import limited_to
 
 REAL, SHUFFLED = "in order", "shuffled"
 SHUFFLES = 10
@@ -70,7 +70,7 @@ def evaluate(activations: Mapping[str, NDArray], phrases: pd.DataFrame, folds: i
     for hook, X in activations.items():
         x = np.asarray(X, dtype=np.float64)[place]
         effects = x[:, 1:] - x[:, :1]
-        with threadpool_limits(1):
+        with limited_to(1):
             found = {REAL: _measure(effects, held), SHUFFLED: _shuffled(effects, held, seed)}
         for grades, measured in found.items():
             tables.append(_summary(measured, counts).assign(hook=hook, layer=layers[hook], grades=grades))

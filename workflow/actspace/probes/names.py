@@ -13,7 +13,7 @@ from typing import Literal, get_args
 
 from actspace.errors import StudyError
 
-ProbeKind = Literal[
+LabelledKind = Literal[
     "logistic_regression",
     "logistic_regression_no_bias",
     "logistic_regression_adamw",
@@ -21,11 +21,11 @@ ProbeKind = Literal[
     "mass_mean_covariance",
     "mass_mean_pseudo_inverse",
     "shuffled_logistic_regression",
-    "ccs",
-    "ttpd",
     "random_direction",
     "shuffled_labels",
 ]
+"""Kinds that need labelled rows alone."""
+ProbeKind = Literal[LabelledKind, "ccs", "ttpd"]
 Centring = Literal["none", "train_mean", "per_dataset"]
 NEGATED = "neg_"
 """Begins the name of the set that negates another one, row by row."""

@@ -15,13 +15,13 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from actspace.errors import StudyError
 from actspace.probes.evaluation import layers_of
 from actspace.probes.linear import Array
 from actspace.probes.summary import RESAMPLES
 from actspace.seeds import rng_for
+from actspace.threads import limited_to
 
 MEAN, SUM, PAIRS, SHUFFLED = "mean", "sum of parts", "parts and their pairs", "shuffled parts"
 ALONE = " alone"
@@ -63,7 +63,7 @@ def evaluate(activations: Mapping[str, NDArray], phrases: pd.DataFrame, folds: i
     layers, rows = layers_of(activations), []
     for hook, X in activations.items():
         x = np.asarray(X, dtype=np.float64)
-        with threadpool_limits(1):
+        with limited_to(1):
             errors = {name: ((x - W @ x) ** 2).sum(axis=1) for name, W in weights.items()}
         least = CONSTANT * float((x**2).sum())
         for model, reference in _compared(list(parts)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 import seaborn as sns
@@ -23,42 +23,39 @@ DEFINITIONS = {
     "fvu_residual_variance": "V: variance of the residual",
     "fvu_uncentred": "Z: relative to zero",
 }
-DATA_STYLE = {
-    "real": ("-", None),
-    "gaussian": ("--", "white"),
-    "shuffled": (":", "#DDDDDD"),
-    "untrained": ("-.", "#AAAAAA"),
-}
-LINES = {
-    "gaussian": "dashed: Gaussian data with their mean and covariance",
-    "shuffled": "dotted: each dimension shuffled",
-    "untrained": "dash-dotted: the model with random weights",
-}
-NULLS = {
-    "gaussian": "Gaussian data with the same mean and covariance (hollow, dashed)",
-    "shuffled": "activations with each dimension shuffled (pale, dotted)",
-    "untrained": "activations of the model with random weights (grey, dash-dotted)",
-}
-DATA_LABEL = {
-    "real": "real activations",
-    "gaussian": "Gaussian surrogate",
-    "shuffled": "shuffled dimensions",
-    "untrained": "untrained model",
-}
 
 
+class KindOfData(NamedTuple):
+    """How a kind of data is drawn, and called: in the key, and in captions."""
+
+    line: str
+    face: str | None
+    """Filling of markers; None: the colour of the family."""
+    label: str
+    what: str
+    face_name: str
+    line_name: str
+
+    @property
+    def described(self) -> str:
+        """What it is, and how to know it."""
+        return f"{self.what} ({self.face_name}, {self.line_name})"
+
+
+DATA = {
+    "real": KindOfData("-", None, "real activations", "real activations", "filled", "solid"),
+    "gaussian": KindOfData(
+        "--", "white", "Gaussian surrogate", "Gaussian data with the same mean and covariance", "hollow", "dashed"
+    ),
+    "shuffled": KindOfData(
+        ":", "#DDDDDD", "shuffled dimensions", "activations with each dimension shuffled", "pale", "dotted"
+    ),
+    "untrained": KindOfData(
+        "-.", "#AAAAAA", "untrained model", "activations of the model with random weights", "grey", "dash-dotted"
+    ),
+}
 SIDESTEP = 1.1
 """Factor of L0 between families that would stand on one another."""
-
-
-def data_style(data: str) -> tuple[Any, str | None]:
-    """Return line style and filling of markers for a kind of data; those not known here look alike."""
-    return DATA_STYLE.get(data, ("-.", "#D9D9D9"))
-
-
-def data_label(data: str) -> str:
-    """Return the name of a kind of data for readers."""
-    return DATA_LABEL.get(data, data.replace("_", " "))
 
 
 def places(fits: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -96,16 +93,16 @@ def draw_fits(ax: Axes, fits: pd.DataFrame, x: str, metric: str) -> None:
     """
     for (family, data, _), rows in groups(fits, "family", "data", "line"):
         rows = rows.sort_values(x)
-        line, face = data_style(data)
+        kind = DATA[data]
         below, above = rows[metric] - rows[f"{metric}_low"], rows[f"{metric}_high"] - rows[metric]
         ax.errorbar(
             rows[x],
             rows[metric],
             yerr=[below.clip(lower=0).fillna(0), above.clip(lower=0).fillna(0)],
             color=style.colour(family),
-            linestyle="none" if rows[x].round(6).nunique() == 1 else line,
+            linestyle="none" if rows[x].round(6).nunique() == 1 else kind.line,
             marker=style.MARKERS.get(family, "o"),
-            markerfacecolor=face or style.colour(family),
+            markerfacecolor=kind.face or style.colour(family),
             markersize=5,
             linewidth=1.2,
             capsize=2,
@@ -137,14 +134,14 @@ def family_key(figure: Figure, fits: pd.DataFrame, more: Sequence[Line2D] = ()) 
         for f in families
     ]
     for data in dict.fromkeys(fits["data"]):
-        line, face = data_style(data)
+        kind = DATA[data]
         key: dict[str, Any] = {
             "color": style.GREY,
-            "linestyle": line,
+            "linestyle": kind.line,
             "marker": "o",
-            "markerfacecolor": face or style.GREY,
+            "markerfacecolor": kind.face or style.GREY,
         }
-        handles.append(Line2D([], [], label=data_label(data), **key))
+        handles.append(Line2D([], [], label=kind.label, **key))
     figure.legend(handles=[*handles, *more], loc="outside lower center", ncols=3 if len(handles) > 8 else 4)
 
 
@@ -166,7 +163,7 @@ def unexplained_variance_caption(tables: Tables) -> str:
     """Say how many fits were evaluated on how much text."""
     fits = per_fit(tables["dictionary_metrics"])
     n_real, null = int((fits["data"] == "real").sum()), fits.loc[fits["data"] != "real", "data"]
-    of_nulls = [f"{n} to {NULLS.get(data, data_label(data))}" for data, n in null.value_counts(sort=False).items()]
+    of_nulls = [f"{n} to {DATA[str(data)].described}" for data, n in null.value_counts(sort=False).items()]
     return (
         f"Fraction of variance left unexplained (definition A, pooled over rows) by {plural(n_real, 'fit')} to real "
         f"activations (filled, solid){''.join(f', {null}' for null in of_nulls)}, against the mean number of active "
@@ -194,7 +191,7 @@ def variance_definitions(tables: Tables) -> Figure:
     for ax, metric in zip(axes, shown, strict=True):
         for (family, data), rows in groups(fits, "family", "data"):
             key: dict[str, Any] = {"color": style.colour(family), "marker": style.MARKERS.get(family, "o")}
-            face = data_style(data)[1] or key["color"]
+            face = DATA[data].face or key["color"]
             ax.plot(rows["fvu_pooled"], rows[metric], ls="none", markerfacecolor=face, markersize=5, **key)
         ax.axline((0, 0), slope=1, color=style.GREY, linewidth=0.8, linestyle=":")
         ax.set(title=DEFINITIONS[metric], ylabel="unexplained, this definition", xlim=(0, None), ylim=(0, None))
@@ -228,7 +225,7 @@ def training_curves(tables: Tables) -> Figure:
     shades = fit_colours(dict.fromkeys(name for name, _, _ in runs))
     for ax, (column, title) in zip(axes, wanted.items(), strict=True):
         for name, data, rows in runs:
-            rows, line = rows.sort_values("step"), data_style(data)[0]
+            rows, line = rows.sort_values("step"), DATA[data].line
             ax.plot(rows["vectors"], rows[column], color=shades[name], linestyle=line, linewidth=1.3)
         ax.set(title=title, xlabel="training vectors")
         ax.ticklabel_format(axis="x", style="sci", scilimits=(-3, 5))
@@ -236,7 +233,7 @@ def training_curves(tables: Tables) -> Figure:
     style.logarithmic(axes[2], "y")
     handles = [Line2D([], [], color=shade, label=name) for name, shade in shades.items()]
     for data in dict.fromkeys(table["data"]):
-        key: dict[str, Any] = {"linestyle": data_style(data)[0], "label": data_label(data)}
+        key: dict[str, Any] = {"linestyle": DATA[data].line, "label": DATA[data].label}
         handles.append(Line2D([], [], color=style.GREY, **key))
     figure.legend(handles=handles, loc="outside lower center", ncols=2 if max(map(len, shades)) > 30 else 3)
     return figure
@@ -261,7 +258,8 @@ def training_curves_caption(tables: Tables) -> str:
     keys = [key for key in ("capture", "hook", "data", "fit") if key in table]
     ends = table.groupby(keys)["vectors"].max()
     trained = plural(len(ends), "sparse autoencoder")
-    nulls = [text for data, text in LINES.items() if "data" in table and (table["data"] == data).any()]
+    there = [DATA[data] for data in table["data"].unique() if data != "real"] if "data" in table else []
+    nulls = [f"{kind.line_name}: {kind.what}" for kind in there]
     return (
         f"Training of {trained} on {counted(ends.unique())} vectors each: loss, fraction of variance unexplained "
         "(definition A), active latents per vector, and fraction of latents that are dead."

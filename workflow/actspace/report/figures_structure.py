@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from actspace.report import style
-from actspace.report.figures_dictionaries import NULLS, data_label, draw_fits, extent, family_key, places
+from actspace.report.figures_dictionaries import DATA, draw_fits, extent, family_key, places
 from actspace.report.spec import Tables, panels, plural
 from actspace.report.summaries import groups
 
@@ -50,7 +50,7 @@ def structure_caption(tables: Tables) -> str:
     """Say what is subtracted from what, and how many fits beat each null."""
     fits = drawn(tables)
     found = [
-        f"{NULLS.get(data, data_label(data))}: {int((rows['real_beats_null'] == 'yes').sum())} of "
+        f"{DATA[data].described}: {int((rows['real_beats_null'] == 'yes').sum())} of "
         f"{plural(len(rows), 'fit')} above zero with the whole interval, "
         f"{int((rows['real_beats_null'] == 'no').sum())} with none of it"
         for data, rows in groups(fits, "data")
