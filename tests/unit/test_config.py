@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from actspace.config import Study
+from actspace.config.study import Study
 from actspace.errors import StudyError
 from actspace.reading import read_study
 

@@ -19,12 +19,13 @@ def main(job, factor=2):
 """
 PACKAGE = {
     "__init__.py": '__version__ = "0.1"\n',
-    "config.py": "DEFAULT = 1\n",
+    "config/__init__.py": "",
+    "config/study.py": "DEFAULT = 1\n",
     "outer.py": "from actspace.deep import SIZE\n\ndef double(x):\n    return SIZE * x\n",
     "deep.py": "import math\n\nSIZE = 2\n",
     "lonely.py": "UNUSED = 1\n",
     "sub/__init__.py": "HELLO = 1\n",
-    "sub/inner.py": 'import actspace.config as config\n\nVALUE = 3\nPAGE = "page.html.j2"\n',
+    "sub/inner.py": 'import actspace.config.study as config\n\nVALUE = 3\nPAGE = "page.html.j2"\n',
     "sub/other.py": "VALUE = 4\n",
     "sub/page.html.j2": "<p>{{ text }}</p>\n",
 }
@@ -117,7 +118,7 @@ def test_a_change_of_a_module_that_is_imported_counts_however_far_away(same, fil
     assert not same(**{file: PACKAGE[file] + "MORE = 1\n"})
 
 
-@pytest.mark.parametrize("file", ["lonely.py", "sub/other.py", "config.py", "__init__.py"])
+@pytest.mark.parametrize("file", ["lonely.py", "sub/other.py", "config/study.py", "__init__.py"])
 def test_what_is_not_imported_and_config_and_version_do_not_count(same, file):
     assert same(**{file: PACKAGE[file] + "MORE = 1\n"})
 
@@ -180,7 +181,8 @@ def test_our_own_scripts_are_followed_without_the_parser_of_the_config():
     script = Path(fingerprint.__file__).parents[1] / "scripts" / "kmeans.py"
     names = {path.relative_to(fingerprint.PACKAGE).as_posix() for path in fingerprint.modules_of(script)}
     assert {"provenance.py", "activations/store.py", "dictionaries/kmeans.py", "dictionaries/__init__.py"} <= names
-    assert not {"config.py", "__init__.py", "models.py"} & names
+    assert not {"__init__.py", "models.py"} & names
+    assert not any(name.startswith("config/") for name in names)
 
 
 def test_fingerprints_need_the_standard_library_alone():

@@ -14,7 +14,8 @@ import torch
 
 from actspace import disk, hooks, plan, provenance, speed, stages, tables
 from actspace.activations import capture, store
-from actspace.config import EveryNth, Study, stored_positions
+from actspace.config.inputs import EveryNth, stored_positions
+from actspace.config.study import Study
 from actspace.errors import StudyError
 from actspace.perturbations.local import PROBED
 from actspace.reading import read_study

@@ -14,7 +14,7 @@ import pandas as pd
 import periodictable
 import pytest
 
-from actspace.config import GeneratedSet
+from actspace.config.inputs import GeneratedSet
 from actspace.errors import StudyError
 from actspace.probes import facts
 from actspace.probes.entities import SEPARATOR, sides

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from actspace import stages
-from actspace.config import Study
+from actspace.config.study import Study
 from actspace.errors import StudyError
 from actspace.reading import read_study
 from actspace.seeds import seed_for

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from actspace import hooks, stages
-from actspace.config import Capture, Study, stored_positions
+from actspace.config.inputs import Capture, stored_positions
+from actspace.config.study import Study
 from actspace.errors import StudyError
 from actspace.probes import phrases
 

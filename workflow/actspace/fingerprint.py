@@ -1,7 +1,7 @@
 """Fingerprints of code: what a script and every module of the package that it imports, directly or not, would do.
 
 Taken from the syntax tree, so comments, docstrings and formatting change nothing, and serialised here rather than by `ast.dump`, whose text
-differs between versions of Python. `config.py` is left out: what a stage uses of the config is in its `cfg`; so is the package's own
+differs between versions of Python. The folder `config` is left out: what a stage uses of the config is in its `cfg`; so is the package's own
 `__init__.py`, which holds its version. Templates that a module reads are part of it: a string that names a file beside the module. Uses the
 standard library alone, because every remote job parses the Snakefile again."""
 
@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent
-LEFT_OUT = ("config.py", "__init__.py")
+LEFT_OUT = ("config", "__init__.py")
 TEMPLATE = re.compile(r"[\w-]+([./][\w-]+)+", re.ASCII)
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
@@ -28,11 +28,11 @@ def of_script(script: Path, package: Path = PACKAGE) -> str:
 def modules_of(script: Path, package: Path = PACKAGE) -> set[Path]:
     """Return the files of the package that a script imports, directly or not."""
     found: set[Path] = set()
-    left_out = {package / name for name in LEFT_OUT}
     waiting = [script.resolve()]
     while waiting:
         file = waiting.pop()
-        new = _imports(file, _stamp(file), package) - found - left_out
+        imported = _imports(file, _stamp(file), package)
+        new = {path for path in imported - found if path.relative_to(package).parts[0] not in LEFT_OUT}
         found |= new
         waiting += new
     return found

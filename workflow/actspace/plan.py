@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from actspace import disk, provenance, stages, tables
-from actspace.config import Experiment, Optima, Perturbation, Planes, Regions, Study, experiments
+from actspace.config.perturbations import Experiment, Optima, Perturbation, Planes, Regions
+from actspace.config.study import Study, experiments
 from actspace.disk import Lengths
 from actspace.hooks import layer_of
 

@@ -10,7 +10,8 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from actspace import stages
-from actspace.config import Dictionaries, Study
+from actspace.config.dictionaries import Dictionaries
+from actspace.config.study import Study
 from actspace.errors import StudyError
 from actspace.perturbations import families
 

@@ -13,19 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from actspace.config import (
-    Capture,
-    Dictionaries,
-    Experiment,
-    Fit,
-    Gguf,
-    KMeans,
-    Package,
-    PackageText,
-    Perturbation,
-    Study,
-    experiments,
-)
+from actspace.config.dictionaries import Dictionaries, KMeans
+from actspace.config.inputs import Capture, Gguf, Package, PackageText
+from actspace.config.perturbations import Experiment, Fit, Perturbation
+from actspace.config.study import Study, experiments
 from actspace.dictionaries import layout
 from actspace.dictionaries.pairs import pairs
 from actspace.perturbations import families
