@@ -130,21 +130,35 @@ def test_no_entity_sets_thresholds_for_its_own_statements():
     groups, wanted = table["group"].to_numpy(), table["label"].to_numpy() == 1
     test = evaluation.splits_of(groups, 1, 0.5, 0)[0][1]
     held = cascades._held(test, wanted, groups, seed=3)
-    assert np.sum(held.folds, axis=0).tolist() == [1] * int(test.sum())
-    for judged in held.folds:
-        assert not set(groups[test][judged]) & set(groups[test][~judged])
+    assert np.sum([judged for _, judged in held.folds], axis=0).tolist() == [1] * int(test.sum())
+    for beside, judged in held.folds:
+        assert not set(groups[test][judged]) & set(groups[test][beside])
+
+
+def test_no_entity_of_a_compound_statement_sets_thresholds_for_another_of_its_statements():
+    groups = np.array([f"e{i} | e{i // 3}" if i % 4 == 0 else f"e{i}" for i in range(200)])
+    held = cascades._held(np.ones(200, dtype=bool), np.arange(200) % 2 == 1, groups, seed=3)
+    for beside, judged in held.folds:
+        assert not names(groups[judged]) & names(groups[beside])
+    single = np.array([len(group.split(" | ")) == 1 for group in groups])
+    assert held.judged[single].all()
+    assert 0 < held.judged[~single].sum() < (~single).sum()
+
+
+def names(groups):
+    return {name for group in groups for name in group.split(" | ")}
 
 
 def test_thresholds_do_not_depend_on_the_statements_they_judge():
     rng = np.random.default_rng(2)
     first, second = rng.standard_normal((2, 400))
     wanted, judged = rng.random(400) < 0.5, np.arange(400) < 40
-    once, passed = cascades.flagged(first, second, wanted, judged, 0.5, 0.05)
-    alone, _ = cascades.flagged(first, second, np.where(judged, ~wanted, wanted), judged, 0.5, 0.05)
+    once, passed = cascades.flagged(first, second, wanted, (~judged, judged), 0.5, 0.05)
+    alone, _ = cascades.flagged(first, second, np.where(judged, ~wanted, wanted), (~judged, judged), 0.5, 0.05)
     np.testing.assert_array_equal(once, alone)  # no label of a judged row counts
     shifted = second.copy()
     shifted[0] += 100
-    more, _ = cascades.flagged(first, shifted, wanted, judged, 0.5, 0.05)
+    more, _ = cascades.flagged(first, shifted, wanted, (~judged, judged), 0.5, 0.05)
     np.testing.assert_array_equal(once[1:], more[1:])
     assert more[0] == passed[0]
 
@@ -154,7 +168,7 @@ def test_a_first_threshold_is_that_of_the_other_rows_alone():
     first, second = rng.standard_normal((2, 400))
     wanted, judged = rng.random(400) < 0.5, np.arange(400) < 40
     first[judged] += 100  # were they counted, the others' threshold would rise
-    raised, passed = cascades.flagged(first, second, wanted, judged, 0.5, 0.05)
+    raised, passed = cascades.flagged(first, second, wanted, (~judged, judged), 0.5, 0.05)
     others = first[~judged] >= sorted(first[~judged])[-180]
     reached = sorted(second[~judged][others & ~wanted[~judged]])
     limit = reached[-int(0.05 * ((~wanted & ~judged).sum() + 1))]

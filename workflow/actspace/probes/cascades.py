@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sklearn.model_selection import GroupKFold
 
 from actspace.errors import StudyError
+from actspace.probes.entities import folds, names_in
 from actspace.probes.evaluation import layers_of, splits_of
 from actspace.probes.linear import POOLED, Array, LinearProbe
 from actspace.probes.summary import interval
@@ -35,6 +35,8 @@ KEYS = ["first_probe", "first_hook", "first_layer", "second_probe", "second_hook
 KEYS = [*KEYS, "stages", "allowed_rate", "share"]
 COLUMNS = [*KEYS, "metric", "value", "low", "high", "n_splits", "n_positive", "n_negative"]
 Mask = NDArray[np.bool_]
+Fold = tuple[Mask, Mask]
+"""The rows (row,) that set thresholds, and those that are judged by them: they share no entity."""
 
 
 @dataclass(frozen=True)
@@ -53,17 +55,23 @@ class Held:
 
     rows: Mask  # (all rows,)
     wanted: Mask  # (row,)
-    folds: list[Mask]  # (row,) each; no entity is in two
+    folds: list[Fold]
+
+    @property
+    def judged(self) -> Mask:
+        """Rows that some fold judges: all but compound ones whose entities are in two folds."""
+        return np.logical_or.reduce([judged for _, judged in self.folds])
 
 
-def flagged(first: Array, second: Array, wanted: Mask, judged: Mask, share: float, rate: float) -> tuple[Mask, Mask]:
-    """Run a cascade whose thresholds are set on the rows that are not judged.
+def flagged(first: Array, second: Array, wanted: Mask, fold: Fold, share: float, rate: float) -> tuple[Mask, Mask]:
+    """Run a cascade whose thresholds are set on other rows than those that are judged.
 
     Parameters
     ----------
     first, second : float (row,), scores of both stages
-    wanted, judged : (row,)
-    share : of the other rows that the first stage passes on, those with its highest scores; 1 makes it stand aside
+    wanted : (row,)
+    fold : what sets thresholds, and what is judged
+    share : of the rows that set thresholds, how many the first stage passes on, those with its highest scores; 1 makes it stand aside
     rate : false-positive rate that the cascade is allowed
 
     Returns
@@ -73,16 +81,17 @@ def flagged(first: Array, second: Array, wanted: Mask, judged: Mask, share: floa
     Raises
     ------
     StudyError
-        If the other rows have too few unwanted ones for the rate.
+        If the rows that set thresholds have too few unwanted ones for the rate.
 
     The cascade's score is the second stage's where the first passes a row on, and lowest elsewhere. Of n unwanted rows
     beside it, a new one is equally likely to have any rank, so it is flagged with probability at most `rate` if it must
     exceed the floor(rate (n + 1))-th highest of them (split conformal prediction: Vovk et al., 2005). The first
     threshold is set on the same rows, which makes this approximate; the rate that was met is reported beside.
     """
-    passes = first >= first_threshold(first[~judged], share)
+    beside, judged = fold
+    passes = first >= first_threshold(first[beside], share)
     joint = np.where(passes, second, -np.inf)
-    limit = second_threshold(joint[~judged & ~wanted], rate)
+    limit = second_threshold(joint[beside & ~wanted], rate)
     return (joint > limit)[judged], passes[judged]
 
 
@@ -147,19 +156,19 @@ def evaluate(
     table = pd.DataFrame([row[:-1] for row in rows], columns=[*KEYS, "metric"])
     values = np.array([row[-1] for row in rows])
     low, high = interval(values, cfg["seed"])
-    n_positive, n_negative = (np.mean([np.sum(part.wanted == label) for part in held]) for label in (True, False))
+    n_positive, n_negative = (
+        np.mean([np.sum(part.wanted[part.judged] == label) for part in held]) for label in (True, False)
+    )
     counts = {"n_splits": len(held), "n_positive": n_positive, "n_negative": n_negative}
     return table.assign(value=values.mean(axis=1), low=low, high=high, **counts)[COLUMNS]
 
 
 def _held(test: Mask, wanted: Mask, groups: NDArray, seed: int) -> Held:
     """Divide held-out rows into folds by entity: ten, or as many as there are entities."""
-    n_folds = min(FOLDS, len(np.unique(groups[test])))
-    if n_folds < 2:
+    entities = len(names_in(groups[test]))
+    if entities < 2:
         raise StudyError("monitoring: a split holds out one entity; raise `test_fraction`")
-    folds = GroupKFold(n_folds, shuffle=True, random_state=seed % 2**32).split(groups[test], groups=groups[test])
-    number = np.arange(int(test.sum()))
-    return Held(test, wanted[test], [np.isin(number, judged) for _, judged in folds])
+    return Held(test, wanted[test], folds(groups[test], min(FOLDS, entities), seed))
 
 
 def _stage(
@@ -200,6 +209,7 @@ def _pair(
 def _met(first: Array, second: Array, held: Held, share: float, rate: float) -> tuple[float, float, float]:
     """Return recall, false-positive rate and share passed on over all folds of a split."""
     raised, passed = (np.zeros(len(held.wanted), dtype=bool) for _ in range(2))
-    for judged in held.folds:
-        raised[judged], passed[judged] = flagged(first, second, held.wanted, judged, share, rate)
-    return float(raised[held.wanted].mean()), float(raised[~held.wanted].mean()), float(passed.mean())
+    for fold in held.folds:
+        raised[fold[1]], passed[fold[1]] = flagged(first, second, held.wanted, fold, share, rate)
+    of_wanted, of_others = (held.judged & side for side in (held.wanted, ~held.wanted))
+    return float(raised[of_wanted].mean()), float(raised[of_others].mean()), float(passed[held.judged].mean())

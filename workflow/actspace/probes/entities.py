@@ -152,15 +152,33 @@ def sides(
     StudyError
         If there are fewer than two entities, or the fraction is not between 0 and 1.
     """
-    kinds, number = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
-    entities = [kind.split(SEPARATOR) for kind in kinds.tolist()]
-    names = np.unique([name for found in entities for name in found])
     if not 0 < test_fraction < 1:
         raise StudyError(f"probes: `test_fraction` is {test_fraction}; it must lie between 0 and 1")
+    names = names_in(groups)
     if len(names) < 2:
         raise StudyError(f"probes: a split by entity needs two entities or more, found {len(names)}; add statements")
     n_test = min(max(round(test_fraction * len(names)), 1), len(names) - 1)
-    held_out = set(np.random.default_rng(seed).choice(names, n_test, replace=False).tolist())
-    train = np.array([held_out.isdisjoint(found) for found in entities])
-    test = np.array([held_out.issuperset(found) for found in entities])
+    return _parted(groups, np.random.default_rng(seed).choice(names, n_test, replace=False))
+
+
+def folds(groups: Sequence[str] | NDArray, n: int, seed: int) -> list[tuple[NDArray[np.bool_], NDArray[np.bool_]]]:
+    """Hold out each entity once, in n parts of about equal size; rows follow as in `sides`.
+
+    A compound row is tested where all its entities are held out together, and in no fold if they never are.
+    """
+    names = np.random.default_rng(seed).permutation(names_in(groups))
+    return [_parted(groups, part) for part in np.array_split(names, n)]
+
+
+def names_in(groups: Sequence[str] | NDArray) -> NDArray:
+    """Return the names of all entities in alphabetical order."""
+    return np.unique([name for kind in np.unique(np.asarray(groups, dtype=str)) for name in kind.split(SEPARATOR)])
+
+
+def _parted(groups: Sequence[str] | NDArray, held_out: NDArray) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Say which rows have none of some entities, and which have no others."""
+    kinds, number = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
+    entities, names = [kind.split(SEPARATOR) for kind in kinds.tolist()], set(held_out.tolist())
+    train = np.array([names.isdisjoint(found) for found in entities])
+    test = np.array([names.issuperset(found) for found in entities])
     return train[number], test[number]
