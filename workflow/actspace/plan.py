@@ -339,7 +339,7 @@ def summary(study: Study, work: Sequence[Work], folder: Path, device: str, start
     lines = [
         fits if needed <= left else disk.refusal(study.study, folder, needed, left),
         f"device: {device}, {study.model.dtype}, batches of at most {study.compute.batch_tokens:,} tokens; a job starts in {start:.1f} s",
-        "time: forward passes, one job after another; tokenizing, fits and the report come on top",
+        "time: forward passes, one job after another; tokenizing, fits, causal experiments and the report come on top",
     ]
     if any(item.name in experiments(study) and item.jobs for item in work):
         lines.append("tokens of experiments: perturbed positions, at most")
