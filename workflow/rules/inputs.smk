@@ -416,3 +416,23 @@ def study_artifacts():
         *(f"{TABLES}/{name}.{kind}" for name in ("claims", "untested_claims") for kind in ("parquet", "csv")),
         *(f"{root}/figures/{figure}.svg" for figure in FIGURES),
     ]
+
+
+# archive
+
+
+def archived_artifacts():
+    """The artifacts that an archive holds, and the page; the others are there as receipts alone."""
+    root = f"results/{STUDY.study}/"
+    kept = [path for path in study_artifacts() if archive.is_kept(STUDY, path.removeprefix(root))]
+    return [*kept, f"{root}report.html"]
+
+
+def archive_cfg(wildcards):
+    """The study, and which code this is; git is asked only if an archive is to be made."""
+    return stages.canonical(stages.archive(STUDY) | {"code": checkout.version()})
+
+
+def given_configs():
+    """The config files of this run, in their order."""
+    return [str(path) for path in workflow.configfiles]
