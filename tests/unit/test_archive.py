@@ -180,6 +180,12 @@ class _Persistence:
         return 255
 
 
+def test_the_date_is_that_of_the_report(folder):
+    assert archive.date_of(Path("results/small/report.html")) == "2026-01-31"
+    with pytest.raises(StudyError, match=r"results/small/tables/toy.csv: its receipt has no date; delete it, run"):
+        archive.date_of(Path("results/small/tables/toy.csv"))
+
+
 # --- the code --------------------------------------------------------------------------------------------------------------------------------
 
 

@@ -92,6 +92,20 @@ def members(study: Study, given: Iterable[str], root: Path = checkout.ROOT) -> t
     return found | _snakemake_records(outputs), left_out
 
 
+def date_of(report: Path) -> str:
+    """Return the day of a report, as its receipt has it.
+
+    Raises
+    ------
+    StudyError
+        If it has none: the report of an earlier version, which only noted the day on the page.
+    """
+    date = provenance.read_receipt(provenance.receipt_of(report))["extra"].get("date")
+    if date is None:
+        raise StudyError(f"{report}: its receipt has no date; delete it, run `snakemake` and archive again")
+    return str(date)
+
+
 def _kept(study: Study, results: Path, name: str, record: Mapping[str, Any]) -> dict[str, bool]:
     """Mark a result that stays behind; one that should go along must be there."""
     wanted = is_kept(study, name)

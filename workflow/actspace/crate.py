@@ -14,12 +14,13 @@ from rocrate.model import ContextEntity, Entity
 from rocrate.rocrate import ROCrate
 
 import actspace
+from actspace import archive
+from actspace.archive import Files
 from actspace.config.study import Study
 
 VERSION = "1.1"
 PROFILE = "https://w3id.org/ro/wfrun/process/0.5"
 TERMS = "https://w3id.org/ro/terms/workflow-run/context"
-SOFTWARE = "software-versions.txt"
 OPENED = ("tables", "figures")
 """Folders of a study whose files are described one by one."""
 FORMATS = {
@@ -32,7 +33,6 @@ FORMATS = {
     ".yaml": "application/yaml",
 }
 
-Files = Mapping[str, Mapping[str, Any]]
 Receipts = Mapping[str, Mapping[str, Any]]
 
 
@@ -99,7 +99,7 @@ def _parts(crate: ROCrate, study: Study, files: Files) -> Iterator[Entity]:
     """Describe the files that people open one by one, and the others by folder."""
     folders = {name.split("/")[0] for name in files if "/" in name and not name.startswith((".", "results/"))}
     for name, record in sorted(files.items()):
-        if not _is_opened(name, study):
+        if not _is_opened(name, study, files):
             inside = PurePosixPath(name).parts
             folders |= {"/".join(inside[:3])} if inside[:2] == ("results", study.study) and len(inside) > 3 else set()
             continue
@@ -109,15 +109,13 @@ def _parts(crate: ROCrate, study: Study, files: Files) -> Iterator[Entity]:
         yield crate.add_dataset(dest_path=f"{quote(folder)}/", properties={"name": folder})
 
 
-def _is_opened(name: str, study: Study) -> bool:
-    """Say whether a file has an entity of its own: report, tables, figures, and what lies at the root or says what was asked for."""
+def _is_opened(name: str, study: Study, files: Files) -> bool:
+    """Say whether a file has an entity of its own: report, tables, figures, config and versions; no receipt has one."""
     parts = PurePosixPath(name).parts
     if parts[:2] == ("results", study.study):
-        is_receipt = name.endswith(".json") and len(parts) > 3
-        return (len(parts) == 3 and name.endswith(("report.html", "manifest.json"))) or (
-            parts[2] in OPENED and not is_receipt
-        )
-    return name == SOFTWARE or name.startswith(("config/config.yaml", "config/given/"))
+        is_receipt = name.endswith(".json") and name.removesuffix(".json") in files
+        return not is_receipt and (len(parts) == 3 or parts[2] in OPENED)
+    return name in (archive.SOFTWARE, archive.CONFIG) or name.startswith(f"{archive.GIVEN}/")
 
 
 def _format(name: str) -> str:

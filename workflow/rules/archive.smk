@@ -6,7 +6,7 @@ rule archive:
         **needs(artifacts=archived_artifacts()),
         receipts=receipts([*study_artifacts(), f"results/{STUDY.study}/report.html"]),
         model=f"results/{STUDY.study}/model.json",
-        report=f"results/{STUDY.study}/report.html.json",
+        report=ancient(f"results/{STUDY.study}/report.html"),
         manifest=f"results/{STUDY.study}/manifest.json",
         given=given_configs(),
     output:

@@ -21,7 +21,16 @@ def corpus_wheels():
 def statement_files(wildcards):
     """The CSV files of a set of statements; fetched ones count by their receipts, the user's own by themselves."""
     paths = [stages.local_copy(place) for place in STUDY.statements[wildcards.statements].places.values()]
-    return [f"{path}.json" if path.startswith("resources/statements/") else path for path in paths]
+    return [f"{path}.json" if is_fetched(path) else path for path in paths]
+
+
+def is_fetched(path):
+    """Whether a CSV file of statements comes from an address."""
+    return path.startswith("resources/statements/")
+
+
+def fetched_statements():
+    return receipts(sorted({*filter(is_fetched, stages.user_files(STUDY)["statements"])}))
 
 
 def wheel_of(source):

@@ -14,7 +14,7 @@ from actspace.reading import read_study
 
 def main(job):
     # Read from the config, not from params: these are sorted by key, and the order of members is part of a study.
-    study, date = read_study(job.config), provenance.read_receipt(job.input.report)["extra"]["date"]
+    study, date = read_study(job.config), archive.date_of(Path(job.input.report))
     members, left_out = archive.members(study, job.input.given)
     describe = partial(
         crate.describe,
