@@ -93,13 +93,13 @@ def test_given_saes_are_fits_of_real_data_alone():
     assert stages.fit_files("given-res-jb") == ["given-res-jb/sae_weights.safetensors", "given-res-jb/cfg.json"]
 
 
-def test_the_hook_point_takes_its_place_in_the_folder():
+def test_the_hook_point_takes_its_place_in_the_folder(tmp_path):
     study = read_study(STUDY)
     assert stages.given(study, "theirs", PRE, "given-res-jb") == {
         "given": {"folder": f"saes/{PRE}", "repo": None, "revision": None},
         "hook": PRE,
     }
-    assert stages.given_folders(study) == [("dictionaries.theirs.given.res-jb.folder", f"saes/{PRE}", PRE)]
+    assert stages.given_folders(study, tmp_path) == [("dictionaries.theirs.given.res-jb.folder", f"saes/{PRE}", PRE)]
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_a_mistake_about_a_given_sae_is_one_clear_line(hooks, sae, line):
 
 def test_a_local_folder_is_checked_before_any_job(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    folders = stages.given_folders(read_study(STUDY))
+    folders = stages.given_folders(read_study(STUDY), tmp_path)
     with pytest.raises(
         StudyError, match=r"\Adictionaries\.theirs\.given\.res-jb\.folder: saes/\S+: there is no such folder"
     ):
@@ -148,3 +148,13 @@ def test_perturbations_and_spikes_name_a_given_sae_as_any_fit():
         StudyError, match=r"'given-fa' is not a sparse autoencoder of `dictionaries\.theirs`.*did you mean"
     ):
         read_study(config)
+
+
+def test_a_local_folder_that_is_gone_is_not_asked_for_once_it_was_read(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    read = tmp_path / "dictionaries" / "theirs" / PRE / "real" / "given-res-jb" / "cfg.json.json"
+    read.parent.mkdir(parents=True)
+    read.write_text("{}")
+    assert stages.given_folders(read_study(STUDY), tmp_path) == []
+    (tmp_path / "saes" / PRE).mkdir(parents=True)
+    assert [folder for _, folder, _ in stages.given_folders(read_study(STUDY), tmp_path)] == [f"saes/{PRE}"]

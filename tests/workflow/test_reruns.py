@@ -42,6 +42,7 @@ def residual(c: dict[str, Any]) -> dict[str, Any]:
 EDITS: dict[str, tuple[Edit, set[str]]] = {
     "title": (lambda c: c.update(title="Another title"), LAST),
     "model.gauge does nothing if it is named": (lambda c: c["model"].update(gauge="raw"), set()),
+    "archive.activations": (lambda c: c.update(archive={"activations": True}), set()),
     "device": (lambda c: c.update(compute={"device": "cpu"}), set()),
     "rows_per_launch": (
         lambda c: c.update(compute={"rows_per_launch": 64}),

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from tiny import TinyStudy
 
-from actspace import manifest, stages
+from actspace import stages, verify
 
 
 def test_a_finished_study_has_a_report_and_nothing_left_to_do(finished: TinyStudy):
@@ -22,7 +22,7 @@ def test_the_manifest_lists_every_result_and_agrees_with_the_files(finished: Tin
     files = {p.relative_to(finished.results).as_posix() for p in finished.results.rglob("*") if p.is_file()}
     results = {f for f in files if not f.startswith("logs/") and f != "manifest.json" and f"{f}.json" in files}
     assert listed == results
-    assert manifest.verify(finished.results) == []
+    assert verify.check(finished.results) == verify.Findings()
 
 
 def test_the_report_shows_every_figure_of_the_study(finished: TinyStudy):

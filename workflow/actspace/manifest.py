@@ -1,4 +1,4 @@
-"""The manifest of a study: every current file with its sha256; and its check.
+"""The manifest of a study: every current file with its sha256, and the sha256 of its receipt; on the command line, its check.
 
 A removed member leaves its files behind; what is not in the manifest is not part of the study."""
 
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from actspace import provenance
+from actspace import provenance, verify
 from actspace.errors import StudyError
 
 Receipts = dict[str, dict[str, Any]]
@@ -22,32 +22,22 @@ def read_receipts(paths: Iterable[str]) -> Receipts:
 
 
 def write(path: Path, receipts: Iterable[str]) -> None:
-    """Write the manifest of the artifacts whose receipts are given; paths in it are relative to the manifest's folder."""
-    files = {
-        Path(artifact).relative_to(path.parent).as_posix(): {key: record[key] for key in ("sha256", "size", "rule")}
-        for artifact, record in read_receipts(receipts).items()
-    }
-    path.write_text(json.dumps({"files": files}, indent=1, sort_keys=True) + "\n")
+    """Write the manifest of the artifacts whose receipts are given; paths in it are relative to the manifest's folder.
 
-
-def verify(folder: Path) -> list[str]:
-    """Compare the files of a study with its manifest; return one line per file that is missing or was changed.
-
-    Raises
-    ------
-    StudyError
-        If the folder has no readable manifest.
+    An artifact that is not there, as activations in an unpacked archive, is listed with `kept: false`.
     """
-    try:
-        files = json.loads((folder / "manifest.json").read_text())["files"]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise StudyError(f"{folder}: no readable manifest.json; give the results folder of a finished study") from None
-    missing = [f"{folder / name}: missing" for name in files if not (folder / name).is_file()]
-    present = [name for name in files if (folder / name).is_file()]
-    changed = [
-        f"{folder / name}: changed" for name in present if provenance.sha256_of(folder / name) != files[name]["sha256"]
-    ]
-    return missing + changed
+    files = {}
+    for artifact, record in read_receipts(receipts).items():
+        entry = {key: record[key] for key in ("sha256", "size", "rule")}
+        entry["receipt"] = provenance.sha256_of(provenance.receipt_of(artifact))
+        kept = {} if Path(artifact).is_file() else {"kept": False}
+        files[Path(artifact).relative_to(path.parent).as_posix()] = entry | kept
+    path.write_text(as_text(files))
+
+
+def as_text(files: Mapping[str, Any]) -> str:
+    """Return the text of a manifest: JSON that is sorted by key."""
+    return json.dumps({"files": files}, indent=1, sort_keys=True) + "\n"
 
 
 def token_passes(receipts: Iterable[Mapping[str, Any]]) -> float:
@@ -70,16 +60,19 @@ def closing_line(folder: Path, seconds: float) -> str:
 
 
 def main() -> int:
-    """Check the folders that are named on the command line; the exit code says whether all are whole."""
+    """Check the folders and archives that are named on the command line; the exit code says whether all are whole."""
     try:
         if not sys.argv[1:]:
             raise StudyError(
-                "name the results folders to check, for example: python -m actspace.manifest results/embedded"
+                "name the results folders or archives to check, for example: python -m actspace.manifest results/embedded"
             )
-        problems = [line for folder in sys.argv[1:] for line in verify(Path(folder))]
+        found = [verify.check(Path(place)) for place in sys.argv[1:]]
     except StudyError as error:
-        problems = [str(error)]
-    print("\n".join(problems) or "every file is as the manifest says")
+        print(error)
+        return 1
+    problems = [line for findings in found for line in findings.problems]
+    remarks = [line for findings in found for line in findings.remarks]
+    print("\n".join([*problems, *remarks, *([] if problems else ["every file is as the manifest says"])]))
     return bool(problems)
 
 

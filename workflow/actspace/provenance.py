@@ -1,7 +1,8 @@
 """Receipts: beside every artifact `x` a small `x.json` that says what it is and what it was made from.
 
 Consumers take the artifact as `ancient()` and the receipt as the input that counts; Snakemake compares small files by content, so copying
-or touching gigabytes reruns nothing. A receipt therefore holds nothing that differs between two equal runs: no time, no path of the machine."""
+or touching gigabytes reruns nothing. A receipt therefore holds nothing that differs between two equal runs: no time, no path of the machine (the
+report's alone has the day that the page shows)."""
 
 from __future__ import annotations
 

@@ -457,15 +457,19 @@ def given(study: Study, dictionaries: str, hook: str, fit: str) -> dict[str, Any
     return {"given": chosen.model_dump() | {"folder": chosen.folder.replace("{hook}", hook)}, "hook": hook}
 
 
-def given_folders(study: Study) -> list[tuple[str, str, str]]:
-    """List the local folders of SAEs: place in the config, folder, and the hook point at which it is used."""
-    return [
-        (f"dictionaries.{name}.given.{sae}.folder", chosen.folder.replace("{hook}", hook), hook)
-        for name, member in study.dictionaries.items()
-        for sae, chosen in member.given.items()
-        for hook in member.hooks
-        if chosen.repo is None
-    ]
+def given_folders(study: Study, results: Path) -> list[tuple[str, str, str]]:
+    """List the local folders of SAEs: place in the config, folder, and the hook point at which it is used.
+
+    A folder that is gone is left out where its SAE has been read: an unpacked archive has the results without it.
+    """
+    found = []
+    for name, member in study.dictionaries.items():
+        for (sae, chosen), hook in itertools.product(member.given.items(), member.hooks):
+            folder = chosen.folder.replace("{hook}", hook)
+            read = results / "dictionaries" / name / hook / "real" / f"{GIVEN}-{sae}" / f"{layout.CONFIG}.json"
+            if chosen.repo is None and (Path(folder).is_dir() or not read.is_file()):
+                found.append((f"dictionaries.{name}.given.{sae}.folder", folder, hook))
+    return found
 
 
 def dictionary_metrics(study: Study, dictionaries: str, hook: str, data: str, fit: str) -> dict[str, Any]:
@@ -731,7 +735,12 @@ def statistics(study: Study) -> dict[str, Any]:
 
 def report(study: Study) -> dict[str, Any]:
     """The whole study: the page shows it."""
-    return study.model_dump(exclude={"compute": {"device", "threads"}})
+    return study.model_dump(exclude={"compute": {"device", "threads"}, "archive": True})
+
+
+def archive(study: Study) -> dict[str, Any]:
+    """The whole study, which goes into the archive, and what else does."""
+    return report(study) | {"archive": study.archive.model_dump()}
 
 
 def _model(study: Study, weights: str = "trained", revision: str | None = None) -> dict[str, Any]:

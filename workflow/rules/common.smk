@@ -9,7 +9,7 @@ sys.path.insert(0, str(WORKFLOW))
 SEARCH_PATH = os.pathsep.join([str(WORKFLOW), *filter(None, [os.getenv("PYTHONPATH")])])
 os.environ |= {"PYTHONPATH": SEARCH_PATH, "TQDM_DISABLE": "1", "TOKENIZERS_PARALLELISM": "true"}
 
-from actspace import disk, fingerprint, hooks, manifest, stages
+from actspace import archive, checkout, disk, fingerprint, hooks, manifest, stages
 from actspace.dictionaries import layout
 from actspace.errors import StudyError
 from actspace.perturbations import families
@@ -24,7 +24,9 @@ try:
     )
     KNOWN_MODEL = Path("results", STUDY.study, "model.json"), STUDY.model.source.model_dump()
     hooks.check_known(*KNOWN_MODEL, stages.checks(STUDY))
-    layout.check_folders(stages.given_folders(STUDY), (hooks.known(*KNOWN_MODEL) or {}).get("d_model"))
+    layout.check_folders(
+        stages.given_folders(STUDY, Path("results", STUDY.study)), (hooks.known(*KNOWN_MODEL) or {}).get("d_model")
+    )
 except StudyError as error:
     sys.exit(str(error))
 

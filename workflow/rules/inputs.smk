@@ -21,7 +21,16 @@ def corpus_wheels():
 def statement_files(wildcards):
     """The CSV files of a set of statements; fetched ones count by their receipts, the user's own by themselves."""
     paths = [stages.local_copy(place) for place in STUDY.statements[wildcards.statements].places.values()]
-    return [f"{path}.json" if path.startswith("resources/statements/") else path for path in paths]
+    return [f"{path}.json" if is_fetched(path) else path for path in paths]
+
+
+def is_fetched(path):
+    """Whether a CSV file of statements comes from an address."""
+    return path.startswith("resources/statements/")
+
+
+def fetched_statements():
+    return receipts(sorted({*filter(is_fetched, stages.user_files(STUDY)["statements"])}))
 
 
 def wheel_of(source):
@@ -416,3 +425,23 @@ def study_artifacts():
         *(f"{TABLES}/{name}.{kind}" for name in ("claims", "untested_claims") for kind in ("parquet", "csv")),
         *(f"{root}/figures/{figure}.svg" for figure in FIGURES),
     ]
+
+
+# archive
+
+
+def archived_artifacts():
+    """The artifacts that an archive holds, and the page; the others are there as receipts alone."""
+    root = f"results/{STUDY.study}/"
+    kept = [path for path in study_artifacts() if archive.is_kept(STUDY, path.removeprefix(root))]
+    return [*kept, f"{root}report.html"]
+
+
+def archive_cfg(wildcards):
+    """The study, and which code this is; git is asked only if an archive is to be made."""
+    return stages.canonical(stages.archive(STUDY) | {"code": checkout.version()})
+
+
+def given_configs():
+    """The config files of this run, in their order."""
+    return [str(path) for path in workflow.configfiles]

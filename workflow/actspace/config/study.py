@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from actspace.config.archive import Archive
 from actspace.config.dictionaries import Dictionaries
 from actspace.config.fields import Name, NonNegative, Strict, require_known
 from actspace.config.inputs import (
@@ -60,6 +61,7 @@ class Study(Strict):
     toy_superposition: ToySuperposition | None = Field(
         None, description="The toy of superposition, read out as `spikes` are; left out unless given."
     )
+    archive: Archive = Field(Archive(), description="The archive of the study.")
 
     @field_validator("captures")
     @classmethod
