@@ -9,10 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from actspace.probes.cascades import BOTH, CHANCE, FIRST_ALONE, KEYS, SECOND_ALONE
+from actspace.probes.summary import BOTH, CASCADE, CHANCE, FIRST_ALONE, SECOND_ALONE
 from actspace.report import style
-from actspace.report.figures_probes import name_outer_axes
-from actspace.report.spec import Tables, counted, panels, plural
+from actspace.report.figures_probes import SECTION, name_outer_axes
+from actspace.report.spec import FigureSpec, Tables, counted, panels, plural
 from actspace.report.summaries import groups
 
 PAIR = ["first_probe", "first_hook"]
@@ -103,7 +103,7 @@ def cascades_caption(tables: Tables) -> str:
         for rate, low, high in ((r, round(a, 3), round(b, 3)) for r, a, b in met.itertuples())
     )
     return (
-        f"Recall of {plural(len(pairs.drop_duplicates(KEYS[:6])), 'cascade')} of two linear probes: the first stage passes a share "
+        f"Recall of {plural(len(pairs.drop_duplicates(CASCADE)), 'cascade')} of two linear probes: the first stage passes a share "
         "of all inputs on, the second flags among them. Open marks: the first stage alone; dashes: the second alone, on all "
         "inputs; dotted: a first stage that passes on at random. Thresholds are set on other held-out entities than those "
         "they judge, so that one of the unwanted is flagged at the allowed rate at most; false-positive rates that were "
@@ -111,3 +111,15 @@ def cascades_caption(tables: Tables) -> str:
         f"{counted(table['n_positive'].unique())} held-out statements that are looked for and "
         f"{counted(table['n_negative'].unique())} others, with 95% intervals over splits."
     )
+
+
+FIGURES = (
+    FigureSpec(
+        id="cascades",
+        draw=cascades,
+        tables=("probe_cascades",),
+        section=SECTION,
+        title="Two probes as a cascade",
+        caption=cascades_caption,
+    ),
+)

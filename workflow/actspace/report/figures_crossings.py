@@ -14,6 +14,7 @@ from actspace.report import style
 from actspace.report.figures_perturbations import (
     PATH_LABELS,
     PATH_TITLES,
+    SECTION,
     at,
     column_title,
     families,
@@ -29,7 +30,7 @@ from actspace.report.figures_perturbations import (
     title_size,
     what_is_shown,
 )
-from actspace.report.spec import Tables, counted, panels, plural
+from actspace.report.spec import FigureSpec, Tables, counted, panels, plural
 from actspace.report.summaries import (
     crossing_ecdf,
     crossing_histogram,
@@ -365,3 +366,53 @@ def comparisons_caption(tables: Tables) -> str:
 def has_auroc(tables: Tables) -> bool:
     """Tell whether two families were compared."""
     return bool((tables["perturbation_comparisons"]["statistic"] == "auroc").any())
+
+
+KINDS = (
+    FigureSpec(
+        id="thresholds",
+        draw=thresholds,
+        tables=("perturbation_thresholds", "perturbation_statistics"),
+        section=SECTION,
+        title="Threshold crossings",
+        caption=thresholds_caption,
+    ),
+    FigureSpec(
+        id="histograms",
+        draw=histograms,
+        tables=("perturbation_thresholds",),
+        section=SECTION,
+        title="Histograms of crossings",
+        caption=histograms_caption,
+    ),
+    FigureSpec(
+        id="layers",
+        draw=layer_profile,
+        tables=("perturbation_comparisons", "perturbation_statistics", "perturbation_thresholds"),
+        section=SECTION,
+        title="Crossings over layers",
+        caption=layer_profile_caption,
+        has_rows=has_several_sites,
+    ),
+)
+"""Of which every experiment has one, after its curves."""
+FIGURES = (
+    FigureSpec(
+        id="training",
+        draw=training,
+        tables=("perturbation_statistics", "perturbation_thresholds"),
+        section=SECTION,
+        title="Median crossings over states of the model",
+        caption=training_caption,
+        has_rows=has_training,
+    ),
+    FigureSpec(
+        id="comparisons",
+        draw=comparisons,
+        tables=("perturbation_comparisons",),
+        section=SECTION,
+        title="All comparisons of families",
+        caption=comparisons_caption,
+        has_rows=has_auroc,
+    ),
+)

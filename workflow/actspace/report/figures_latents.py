@@ -11,11 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from actspace.dictionaries.composites import MOST_ROWS, N_ATOMS
-from actspace.dictionaries.fits import per_fit
+from actspace.dictionaries.fits import MOST_ROWS, N_ATOMS, per_fit
 from actspace.report import style
-from actspace.report.figures_dictionaries import draw_fits, extent, family_key, fit_colours, place_name, places
-from actspace.report.spec import Tables, counted, panels, plural
+from actspace.report.figures_dictionaries import SECTION, draw_fits, extent, family_key, fit_colours, place_name, places
+from actspace.report.spec import FigureSpec, Tables, counted, panels, plural
 from actspace.report.summaries import groups, records
 
 BITS, BOUND = "bits_per_vector", "rate_distortion"
@@ -284,3 +283,41 @@ def sums_caption(table: pd.DataFrame) -> str:
         f"{text}: of the children of real data one latent, the parent, leaves {left.iloc[0]:.2f} in the median of "
         f"pairs, four leave {left.iloc[1]:.2f}, and {left.iloc[2]:.2f} of the random ones."
     )
+
+
+FIGURES = (
+    FigureSpec(
+        id="description_length",
+        draw=bits,
+        tables=("dictionary_metrics",),
+        section=SECTION,
+        title="Unexplained variance against description length",
+        caption=bits_caption,
+        has_rows=has_bits,
+    ),
+    FigureSpec(
+        id="dictionary_size",
+        draw=sizes,
+        tables=("dictionary_metrics",),
+        section=SECTION,
+        title="Unexplained variance against the size of the dictionary",
+        caption=sizes_caption,
+    ),
+    FigureSpec(
+        id="densities",
+        draw=densities,
+        tables=("dictionary_densities",),
+        section=SECTION,
+        title="How often latents fire",
+        caption=densities_caption,
+        has_rows=has_densities,
+    ),
+    FigureSpec(
+        id="dictionary_matches",
+        draw=matches,
+        tables=("dictionary_matches",),
+        section=SECTION,
+        title="Do fits find the same directions?",
+        caption=matches_caption,
+    ),
+)

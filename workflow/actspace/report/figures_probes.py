@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 
 from actspace.probes.summary import BASELINES, best_hook
 from actspace.report import style
-from actspace.report.spec import Tables, counted, panels, plural
+from actspace.report.spec import FigureSpec, Tables, counted, panels, plural
 from actspace.report.summaries import groups, records
 
 SECTION = "Truth directions"
@@ -285,3 +285,49 @@ def angles_caption(tables: Tables) -> str:
 def has_accuracy(tables: Tables) -> bool:
     """Tell whether probes were scored by accuracy."""
     return bool((tables["probe_summary"]["metric"] == "accuracy").any())
+
+
+FIGURES = (
+    FigureSpec(
+        id="toy_truth",
+        draw=toy_truth,
+        tables=("toy_points", "toy_directions", "toy_truth"),
+        section=SECTION,
+        title="Logistic regression finds a tilted direction",
+        caption=toy_caption,
+    ),
+    FigureSpec(
+        id="probe_layers",
+        draw=layer_profile,
+        tables=("probe_summary",),
+        section=SECTION,
+        title="Truth probes over layers",
+        caption=layer_caption,
+        has_rows=has_accuracy,
+    ),
+    FigureSpec(
+        id="generalization",
+        draw=generalization,
+        tables=("probe_summary",),
+        section=SECTION,
+        title="Truth probes from set to set",
+        caption=generalization_caption,
+        has_rows=has_accuracy,
+    ),
+    FigureSpec(
+        id="statement_pca",
+        draw=statement_pca,
+        tables=("probe_points", "probe_arrows"),
+        section=SECTION,
+        title="Statements in their planes of most variance",
+        caption=pca_caption,
+    ),
+    FigureSpec(
+        id="probe_angles",
+        draw=probe_angles,
+        tables=("probe_angles",),
+        section=SECTION,
+        title="Angles between probes",
+        caption=angles_caption,
+    ),
+)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -9,12 +11,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from actspace.hooks import layer_of
-from actspace.perturbations.spikes import QUANTITIES, medians
-from actspace.perturbations.superposition import EXPERIMENT
+from actspace.perturbations.spike_statistics import QUANTITIES, TOY, medians
 from actspace.report import style
 from actspace.report.figures_perturbations import NULL_DASH, of_experiment
 from actspace.report.figures_probes import name_outer_axes
-from actspace.report.spec import Tables, counted, panels, plural
+from actspace.report.spec import FigureSpec, Tables, counted, panels, plural
 from actspace.report.summaries import groups, records
 
 SECTION = "Regions and spikes"
@@ -188,5 +189,26 @@ def toy_caption(tables: Tables) -> str:
         "The toy of superposition: sparse sums of unit directions (n in the name of a fit), read out with the true "
         "dictionary under a threshold and under TopK. Dashed: the median of the closed form for orthonormal directions, in which "
         "feature i has the size (1 − a) fᵢ + a gᵢ at the fraction a, counts as active above the threshold and else is "
-        "lost; what differs from it is interference. " + spikes_caption(tables, EXPERIMENT)
+        "lost; what differs from it is interference. " + spikes_caption(tables, TOY)
     )
+
+
+REGIONS = FigureSpec(
+    id="regions",
+    draw=regions,
+    tables=("regions", "region_statistics"),
+    section=SECTION,
+    title="Regions between activations",
+    caption=regions_caption,
+)
+SPIKES = FigureSpec(
+    id="spikes",
+    draw=spikes,
+    tables=("spikes", "spike_statistics"),
+    section=SECTION,
+    title="Between activations",
+    caption=spikes_caption,
+)
+KINDS = (REGIONS, SPIKES)
+"""Of which every experiment has one."""
+FIGURES = (replace(SPIKES.of(TOY), id=TOY, title="Between sparse sums of known features", caption=toy_caption),)
