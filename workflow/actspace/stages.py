@@ -57,7 +57,7 @@ PARTS: dict[str, tuple[str, tuple[str, ...]]] = {
         "Clustering and sparse autoencoders",
         (
             *("dictionary_metrics", "dictionary_densities", "dictionary_preactivations"),
-            *("training_curves", "dictionary_structure", "dictionary_matches"),
+            *("training_curves", "dictionary_structure", "dictionary_matches", "rate_distortion"),
         ),
     ),
     "curves": (PERTURBATIONS, ("perturbation_curves",)),

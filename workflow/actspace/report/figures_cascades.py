@@ -26,15 +26,14 @@ def cascades(tables: Tables) -> Figure:
     parts = list(groups(table, *SECOND, "allowed_rate"))
     columns = min(table["allowed_rate"].nunique(), 3)
     figure, axes = panels(len(parts), height=2.7, columns=columns, sharex=True, sharey=True)
-    markers = _markers(table)
+    markers, top = _markers(table), table.loc[table["metric"] == "recall", ["value", "high"]].max().max()
     for ax, ((_, probe, layer, rate), rows) in zip(axes, parts, strict=True):
         for (first, hook), line in groups(rows, *PAIR):
             _draw_first(ax, _wide(line), str(first), markers[str(hook)])
         alone = rows[(rows["stages"] == SECOND_ALONE) & (rows["metric"] == "recall")]["value"].iloc[0]
         ax.axhline(alone, color=style.GREY, linewidth=1.0, linestyle="--")
         ax.set_title(f"then {style.label(str(probe))}, layer {layer}; {_percent(rate)} allowed", fontsize=8)
-        ax.set(xlim=(-0.03, 1.03))
-        ax.set_ylim(bottom=0)
+        ax.set(xlim=(-0.03, 1.03), ylim=(0, 1.05 * top))
     name_outer_axes(axes, columns, "share of inputs passed on", "recall")
     figure.legend(handles=_key(table, markers), loc="outside lower center", ncols=3)
     return figure

@@ -78,7 +78,7 @@ def thresholds(tables: Tables, experiment: str) -> Figure:
             _mark_never(ax, end * (1.02 + 0.025 * row), line, colour)
         _draw_median_intervals(ax, at(medians, *place), table, end)
         _beyond(ax, place[0], end)
-        ax.text(1.18 * end, 0.5, "never crossed", rotation=90, ha="center", va="center", color=style.GREY, fontsize=8)
+        ax.text(1.18 * end, 0.03, "never crossed", rotation=90, ha="center", va="bottom", color=style.GREY, fontsize=8)
         ax.set_ylim(0, 1.03)
         ax.set_title(column_title(table, *place), fontsize=title_size(table))
         label_path(ax, place[0])

@@ -111,17 +111,11 @@ def draw_fits(ax: Axes, fits: pd.DataFrame, x: str, metric: str) -> None:
 
 
 def name_sizes(ax: Axes, fits: pd.DataFrame) -> None:
-    """Write the number of clusters above the smallest and below the largest k-means fits to real data."""
+    """Write the number of clusters to the left of the smallest and of the largest k-means fits to real data."""
     clusters = fits[(fits["family"] == "kmeans") & (fits["data"] == "real")].sort_values("n_latents")
-    for place, row in zip((6, -12), (clusters.head(1), clusters.tail(1)), strict=True):
-        for fit in records(row):
-            at: dict[str, Any] = {
-                "textcoords": "offset points",
-                "xytext": (0, place),
-                "fontsize": 7.5,
-                "color": style.GREY,
-            }
-            ax.annotate(f"K = {fit.n_latents}", (fit.l0, fit.fvu_pooled), ha="center", **at)
+    at: dict[str, Any] = {"textcoords": "offset points", "xytext": (-6, -3), "fontsize": 7.5, "color": style.GREY}
+    for fit in records(pd.concat([clusters.head(1), clusters.tail(1)])):
+        ax.annotate(f"K = {fit.n_latents}", (fit.l0, fit.fvu_pooled), ha="right", **at)
 
 
 def family_key(figure: Figure, fits: pd.DataFrame, more: Sequence[Line2D] = ()) -> None:

@@ -263,6 +263,7 @@ def control(tables: Tables, experiment: str, contrast: str) -> Figure:
             _draw_medians(ax, rows[rows["readout"] == readout], table, band=True)
             ax.set(xlabel=PATH_LABELS[rows["path"].iloc[0]] if row else "")
             ax.set_ylabel(READOUT_LABELS[readout] if column == 0 else "")
+            ticks_of_path(ax, str(rows["path"].iloc[0]), float(rows["position"].max()))
             if row == 0:
                 ax.set_title(f"{style.label(name)}\n{rows['site'].iloc[0]}, {rows['weights'].iloc[0]} weights")
     family_key(figure, table)

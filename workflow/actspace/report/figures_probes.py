@@ -47,7 +47,15 @@ def _draw_direction(ax: Axes, name: str, x: float, y: float, shown: float) -> No
         ax.axline((0, 0), (x, y), color=colour, linestyle=style.DASHES.get(name, "-"), linewidth=1.4)
         return
     tip = (shown * x / length, shown * y / length)
-    arrow = {"color": colour, "arrowstyle": "-|>", "linewidth": 2.4, "shrinkA": 0, "shrinkB": 0, "mutation_scale": 15}
+    arrow = {
+        "color": colour,
+        "linestyle": style.dash(name),
+        "arrowstyle": "-|>",
+        "linewidth": 2.4,
+        "shrinkA": 0,
+        "shrinkB": 0,
+        "mutation_scale": 15,
+    }
     ax.annotate("", tip, (0, 0), arrowprops=arrow)
 
 
@@ -57,14 +65,11 @@ def _toy_key(directions: pd.DataFrame) -> list[Line2D]:
         for i in (1, 0)
     ]
     names = [str(name) for name in directions["name"]]
-    return points + [
-        _line(name, linewidth=1.4 if name in KNOWN_DIRECTIONS else 2.6, dashed=name in KNOWN_DIRECTIONS)
-        for name in names
-    ]
+    return points + [_line(name, linewidth=1.4 if name in KNOWN_DIRECTIONS else 2.6) for name in names]
 
 
-def _line(name: str, linewidth: float = 1.6, dashed: bool = True) -> Line2D:
-    key: dict[str, Any] = {"linestyle": style.DASHES.get(name, "-") if dashed else "-"}
+def _line(name: str, linewidth: float = 1.6) -> Line2D:
+    key: dict[str, Any] = {"linestyle": style.DASHES.get(name, "-")}
     return Line2D([], [], linewidth=linewidth, color=style.colour(name), label=style.label(name), **key)
 
 

@@ -144,8 +144,9 @@ def spikes(tables: Tables, experiment: str) -> Figure:
                 if line["known"].notna().any():
                     ax.plot(line["fraction"], line["known"], color=style.BLACK, linewidth=1.1, linestyle=OTHERS_DASH)
                     known = True
-            ax.set(title=f"{fit}: {QUANTITY_LABELS[quantity]}", xlim=(0, 1), ylim=(0, None))
-            ax.title.set_fontsize(8)
+            ax.set(xlim=(0, 1), ylim=(0, None))
+            ax.set_title(QUANTITY_LABELS[quantity] if row == 0 else "")
+            ax.set_ylabel(fit if column == 0 else "", fontsize=8.5)
             ax.set_xlabel("fraction of the way" if row == len(fits) - 1 else "")
     handles = [
         Line2D([], [], color=style.colour(source), linewidth=2, label=f"between {style.label(source)} vectors")

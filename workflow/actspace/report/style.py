@@ -113,7 +113,7 @@ RC: dict[Any, Any] = {
 }
 FONTS = "'DejaVu Sans',Verdana,sans-serif"
 """In an SVG. Where DejaVu Sans is missing, texts are as wide (Verdana) or narrower."""
-WIDTH = 7.6  # inches; a page column
+WIDTH = 7.2  # inches, 183 mm: both columns of a journal, or a page
 
 
 def colour(name: str) -> str:
