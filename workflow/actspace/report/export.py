@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import logging
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ DIGITS = 2
 """Decimals of a coordinate in points: a hundredth is nothing that an eye can see."""
 COLOURS_OF_IMAGES = 64
 """Clouds of lines need few colours; a palette takes a third of the bytes."""
+logging.getLogger("fontTools").setLevel(logging.WARNING)  # it tells of every table of every font
 REFERENCE = re.compile(r"#([^)\s]+)")
 FONT = re.compile(r"font-family: [^;]*;?")
 NOT_INHERITED = re.compile(r"(^|;)opacity:")

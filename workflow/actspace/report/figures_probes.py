@@ -103,7 +103,7 @@ def layer_profile(tables: Tables) -> Figure:
         surface = rows[(rows["layer"] == 0) & (rows["probe"] == "logistic_regression")]
         for value in surface["value"]:
             ax.axhline(value, color=style.BLACK, linewidth=0.9, linestyle=(0, (1, 2)))
-        ax.set_title(str(train) if train == test else f"{train} → {test}", fontsize=7.3 if columns == 4 else 9)
+        ax.set_title(str(train) if train == test else f"{train} → {test}", fontsize=6.8 if columns == 4 else 9)
     name_outer_axes(axes, columns, "layer (0: embedding)", "accuracy")
     surface_key = Line2D([], [], color=style.BLACK, linewidth=0.9, linestyle=(0, (1, 2)), label="LR at layer 0")
     handles = [_line(str(probe)) for probe in table["probe"].unique()]
