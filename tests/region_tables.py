@@ -7,8 +7,9 @@ from functools import cache
 import numpy as np
 import pandas as pd
 
-from actspace.perturbations import spikes, superposition
+from actspace.perturbations import superposition
 from actspace.perturbations.region_statistics import region_statistics
+from actspace.perturbations.spike_statistics import spike_statistics
 
 HOOK = "blocks.9.hook_resid_post"
 STEEPNESS = {
@@ -54,5 +55,5 @@ def region_tables() -> dict[str, pd.DataFrame]:
         "regions": walks,
         "region_statistics": region_statistics(walks, seed=0, n_boot=100),
         "spikes": both,
-        "spike_statistics": spikes.spike_statistics(both, seed=0, n_boot=100),
+        "spike_statistics": spike_statistics(both, seed=0, n_boot=100),
     }

@@ -7,10 +7,10 @@ import itertools
 import numpy as np
 import pandas as pd
 
-from actspace.perturbations.optima import CORNERS, KINDS, WEIGHTS, barycentric
-from actspace.perturbations.optima_statistics import optima_statistics
-from actspace.perturbations.planes import CORNERS as ACTIVATIONS
-from actspace.perturbations.planes import plane_statistics
+from actspace.perturbations.optima import barycentric
+from actspace.perturbations.optima_statistics import CORNERS, KINDS, WEIGHTS, optima_statistics
+from actspace.perturbations.plane_statistics import CORNERS as ACTIVATIONS
+from actspace.perturbations.plane_statistics import plane_statistics
 
 SETTING = {"site": "blocks.1.hook_resid_pre", "weights": "trained"}
 N_PROMPTS = 6

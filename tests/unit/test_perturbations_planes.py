@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from actspace.errors import StudyError
-from actspace.perturbations.planes import CORNERS, plane_axes, plane_statistics, relative_slopes, run_planes, window
+from actspace.perturbations.plane_statistics import CORNERS, plane_statistics, relative_slopes
+from actspace.perturbations.planes import plane_axes, run_planes, window
 from perturbation_models import gaussian, tiny_setting
 
 CFG = {"experiment": "plane", "weights": "trained", "n_prompts": 2, "resolution": 9}

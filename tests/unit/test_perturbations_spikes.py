@@ -6,18 +6,8 @@ import torch
 from actspace.dictionaries.base import L1, PCA, KMeans, TopK
 from actspace.errors import StudyError
 from actspace.perturbations.bases import fit_gaussian
-from actspace.perturbations.spikes import (
-    Pairs,
-    bumps,
-    draw_rows,
-    fractions,
-    medians,
-    random_pairs,
-    read_out,
-    real_pairs,
-    run,
-    spike_statistics,
-)
+from actspace.perturbations.spike_statistics import bumps, medians, spike_statistics
+from actspace.perturbations.spikes import Pairs, draw_rows, fractions, random_pairs, read_out, real_pairs, run
 
 EYE = torch.eye(3, dtype=torch.float64)
 BIASES = {"b_enc": torch.full((3,), -0.25, dtype=torch.float64), "b_dec": torch.zeros(3, dtype=torch.float64)}

@@ -1,21 +1,31 @@
 import re
+import subprocess
+import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from test_report_synthetic import EXPERIMENTS, study_tables
 
+from actspace import stages
+from actspace.errors import StudyError
 from actspace.perturbations.families import BASES, DIRECTIONS
 from actspace.probes.names import KINDS
+from actspace.reading import read_study
 from actspace.report import style
-from actspace.report.figures import FIGURES, available_figures, figure_specs
+from actspace.report.figures import FIGURES, available, available_figures, draw
+from actspace.report.figures import KINDS as KINDS_OF_FIGURES
 from actspace.report.spec import counted
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -40,15 +50,10 @@ def holds_line(figure: Figure, x: np.ndarray, y: np.ndarray) -> bool:
 
 
 def test_a_full_study_fills_every_figure(drawings):
-    experiments = {
-        "perturbation_curves": EXPERIMENTS,
-        "triangles": ["sensitivity_optima"],
-        "planes": ["three_activations"],
-        "regions": ["between_prompts", "between_prompts_random_weights"],
-        "spikes": ["activations"],
-    }
-    known = figure_specs(experiments)
-    assert set(drawings) == {i for i in known if not i.startswith("layers_") and i != "training"}
+    own = {f"{kind}_{name}" for name in EXPERIMENTS for kind in ("curves", "thresholds", "histograms")}
+    own |= {"triangles_sensitivity_optima", "subspaces_sensitivity_optima", "planes_three_activations"}
+    own |= {"regions_between_prompts", "regions_between_prompts_random_weights", "spikes_activations"}
+    assert set(drawings) == own | set(FIGURES) - {"training"}
 
 
 def test_no_figure_is_offered_without_its_tables():
@@ -394,9 +399,56 @@ def test_names_of_bases_and_directions_are_written_for_readers(name, text):
     assert style.label(name) == text
 
 
-def test_every_figure_has_a_caption_for_snakemakes_report():
-    captions = {path.stem for path in (Path(__file__).parents[2] / "workflow" / "report").glob("*.rst")}
-    assert {*FIGURES, "curves", "thresholds", "histograms", "layers", "workflow"} <= captions
+def test_every_figure_is_drawn_by_the_job_that_reads_its_tables():
+    study = read_study(yaml.safe_load((ROOT / "config" / "config.yaml").read_text()), "config.yaml")
+    kinds = {kind.id: kind for group in KINDS_OF_FIGURES for kind in group}
+    for figure, part in stages.figures(study).items():
+        spec = FIGURES.get(figure) or next(kind for name, kind in kinds.items() if figure.startswith(f"{name}_"))
+        section, tables = stages.PARTS[part]
+        assert set(spec.tables) <= set(tables), figure
+        assert spec.section == section
+
+
+def test_drawing_is_light_so_that_a_job_starts_fast():
+    code = "import sys; from actspace.report import figures; print({'torch', 'sklearn'} & {*sys.modules})"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT / "workflow", capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "set()"
+
+
+@pytest.fixture
+def folder(tables, tmp_path):
+    """A study's folder with the tables of two figures."""
+    (tmp_path / "results" / "embedded" / "tables").mkdir(parents=True)
+    for name in ("perturbation_curves", "training_curves"):
+        tables[name].to_parquet(tmp_path / "results" / "embedded" / "tables" / f"{name}.parquet")
+    return tmp_path / "results" / "embedded"
+
+
+def test_the_readmes_recipe_draws_a_figure(folder, monkeypatch):
+    monkeypatch.chdir(folder.parents[1])
+    (recipe,) = re.findall(r"```python\n([^`]*import figures.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    scope: dict[str, Any] = {}
+    exec(recipe, scope)
+    assert scope["figure"].axes[0].get_title() == "on the sphere"
+    assert Path("curves.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_a_study_lists_its_figures_with_their_titles(folder):
+    found = available(folder)
+    assert found["curves_plateaus"] == "Curves: plateaus"
+    assert found["training_curves"] == "Training of the sparse autoencoders"
+    assert "toy_truth" not in found
+
+
+def test_a_figure_that_is_not_there_is_one_line(folder, tmp_path):
+    with pytest.raises(
+        StudyError, match=r"figures: there is no 'curves_x'; these tables fill training_curves, curves_"
+    ):
+        draw(folder, "curves_x")
+    with pytest.raises(StudyError, match=r"no tables; name the results folder of a study"):
+        draw(tmp_path, "curves_plateaus")
 
 
 def test_an_interval_without_an_end_is_drawn_to_the_end_of_the_axis(tables):

@@ -74,13 +74,13 @@ def test_a_line_joins_sizes_of_one_sparsity(tables):
     assert figures_latents.setting(fits).tolist() == ["c0.5", "4.0", ""]
 
 
-def test_pairs_of_data_without_structure_are_hollow_and_chance_is_a_tick():
+def test_pairs_of_data_without_structure_are_hollow_and_chance_is_a_range():
     table = pd.DataFrame({"relation": ["seed", "seed"], "data": ["real", "gaussian"], "mean_best_cosine": [0.8, 0.4]})
-    table = table.assign(share_above_0_7=0.5, random_mean_best_cosine=0.1, random_share_above_0_7=0.0)
+    table = table.assign(share_above_0_7=0.5, random_mean_best_cosine=[0.1, 0.2], random_share_above_0_7=0.0)
     figure = figures_latents.matches({"dictionary_matches": table})
     real, gaussian, chance = figure.axes[0].lines
     assert (real.get_xdata().tolist(), gaussian.get_xdata().tolist()) == ([0.8], [0.4])
-    assert (gaussian.get_markerfacecolor(), chance.get_marker()) == ("white", "|")
+    assert (gaussian.get_markerfacecolor(), list(chance.get_xdata())) == ("white", [0.1, 0.2])
     assert [tick.get_text() for tick in figure.axes[0].get_yticklabels()] == ["another seed"]
 
 
@@ -99,10 +99,10 @@ def split():
 
 def test_what_sums_leave_of_larger_latents_is_drawn_beside_the_random_ones_of_real_data(split):
     children, novel = figures_latents.matches(split).axes[2:]
-    real, random, gaussian = children.lines
+    random, real, gaussian = children.lines
     assert real.get_xydata().tolist() == [[1, 0.4], [2, 0.3], [4, 0.2]]
     assert random.get_ydata().tolist() == [0.4, 0.4, 0.4]
-    assert (real.get_linestyle(), gaussian.get_linestyle(), gaussian.get_markerfacecolor()) == ("-", "--", "white")
+    assert (real.get_linestyle(), gaussian.get_linestyle()) == ("-", "--")
     assert not novel.lines  # there is no such latent
 
 

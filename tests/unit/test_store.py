@@ -215,7 +215,7 @@ def test_another_parquet_file_is_refused(tmp_path, reader):
         reader([tmp_path / "x.parquet"])
 
 
-@pytest.mark.parametrize("package", ["pandas", "polars", "duckdb", "actspace"])
+@pytest.mark.parametrize("package", ["pandas", "polars", "duckdb", "actspace.activations"])
 def test_the_readmes_recipes_read_a_file(tmp_path, monkeypatch, package):
     x = gaussian()
     write(tmp_path / EXAMPLE, x, "float16")
@@ -225,7 +225,7 @@ def test_the_readmes_recipes_read_a_file(tmp_path, monkeypatch, package):
     (recipe,) = [block for block in blocks if re.search(rf"(import|from)[^\n]*\b{package}\b", block)]
     scope: dict[str, Any] = {}
     exec(recipe, scope)
-    if package == "actspace":
+    if package == "actspace.activations":
         assert scope["x"].shape == (N - SEQUENCES, D_MODEL)
     else:
         np.testing.assert_array_equal(scope["x"], as_stored(x, "float16").numpy())

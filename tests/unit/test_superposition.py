@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from actspace.perturbations import superposition
-from actspace.perturbations.spikes import spike_statistics
+from actspace.perturbations.spike_statistics import spike_statistics
 from actspace.perturbations.superposition import Threshold, known_answer, make, truth
 
 CFG = {"features": [24, 96], "d_model": 32, "active": 3, "values": "uniform", "threshold": 0.2, "k": 4}

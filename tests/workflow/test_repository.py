@@ -1,4 +1,4 @@
-"""Files that must stay in step: the generated schema and docs, the pins, the captions of figures."""
+"""Files that must stay in step: the generated schema and docs, the pins."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import jsonschema
 import pytest
 import yaml
 
-from actspace import config_docs, fingerprint, stages
+from actspace import config_docs, fingerprint
 from actspace.reading import read_study
 
 ROOT = Path(__file__).parents[2]
@@ -35,13 +35,6 @@ def test_configs_are_valid_for_the_models_and_for_the_schema_they_link(path: Pat
     settings = yaml.safe_load(text)
     read_study(settings, path.name)
     jsonschema.validate(settings, config_docs.schema())
-
-
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_every_figure_has_its_caption_file(path: Path):
-    study = read_study(yaml.safe_load(path.read_text()), path.name)
-    captions = {caption for _, caption in stages.figures(study).values()}
-    assert not [caption for caption in captions if not (ROOT / "workflow" / "report" / f"{caption}.rst").is_file()]
 
 
 def test_the_conda_environment_has_the_pins_of_the_lock_file():

@@ -46,6 +46,32 @@ CLUSTERS = {
 """Family of each variant of k-means; behind a PCA prefix it has `pca_` before it."""
 CLUSTERINGS = (*CLUSTERS.values(), *(f"pca_{family}" for family in CLUSTERS.values()))
 KINDS_OF_CONCEPTS = ("unions", "intensity")
+TRUTH, PERTURBATIONS, BETWEEN = "Truth directions", "Perturbations", "Regions and spikes"
+PARTS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "toy": (TRUTH, ("toy_truth", "toy_points", "toy_directions")),
+    "probes": (TRUTH, ("probe_summary", "probe_angles", "probe_points", "probe_arrows")),
+    "causal": (TRUTH, ("causal_effects",)),
+    "cascades": (TRUTH, ("probe_cascades",)),
+    "concepts": ("Concepts", ("concept_unions", "concept_intensity")),
+    "dictionaries": (
+        "Clustering and sparse autoencoders",
+        (
+            *("dictionary_metrics", "dictionary_densities", "dictionary_preactivations"),
+            *("training_curves", "dictionary_structure", "dictionary_matches", "rate_distortion"),
+        ),
+    ),
+    "curves": (PERTURBATIONS, ("perturbation_curves",)),
+    "crossings": (
+        PERTURBATIONS,
+        ("perturbation_thresholds", "perturbation_statistics", "perturbation_comparisons"),
+    ),
+    "optima": (PERTURBATIONS, ("triangles", "optima_statistics")),
+    "planes": (PERTURBATIONS, ("planes", "plane_corners", "plane_statistics")),
+    "regions": (BETWEEN, ("regions", "region_statistics")),
+    "spikes": (BETWEEN, ("spikes", "spike_statistics")),
+}
+"""Parts of a study whose figures are drawn together: the section of the report, and the tables that they need."""
+FIGURE_FILES = ("svg", "pdf", "png", "rst")
 ONLY_DRAWN = (
     *(
         "toy_points",
@@ -249,43 +275,43 @@ def tables(study: Study) -> list[str]:
     return found + (["spikes", "spike_statistics"] if study.spikes or study.toy_superposition else [])
 
 
-def figures(study: Study) -> dict[str, tuple[str, str]]:
-    """List the figures of a study: section of the report and caption file of each."""
-    dictionaries, probes, perturbations = "Clustering and sparse autoencoders", "Truth directions", "Perturbations"
-    found = {"toy_truth": probes} if study.toy else {}
-    found |= dict.fromkeys(("probe_layers", "generalization", "statement_pca"), probes) if study.probes else {}
-    found |= {"probe_angles": probes} if any(len(member.fits) > 1 for member in study.probes.values()) else {}
-    found |= {"causal_effects": probes} if study.causal else {}
-    found |= {"cascades": probes} if monitored(study) else {}
+def figures(study: Study) -> dict[str, str]:
+    """List the figures of a study, and the part of it that each belongs to: one of `PARTS`."""
+    found = {"toy_truth": "toy"} if study.toy else {}
+    found |= dict.fromkeys(("probe_layers", "generalization", "statement_pca"), "probes") if study.probes else {}
+    found |= {"probe_angles": "probes"} if any(len(member.fits) > 1 for member in study.probes.values()) else {}
+    found |= {"causal_effects": "causal"} if study.causal else {}
+    found |= {"cascades": "cascades"} if monitored(study) else {}
     asked = [kind for kind in KINDS_OF_CONCEPTS if concept_captures(study, kind)]
-    found |= {f"concept_{kind}": "Concepts" for kind in asked}
-    always = ("unexplained_variance", "description_length", "dictionary_size", "variance_definitions")
-    found |= dict.fromkeys(always, dictionaries) if study.dictionaries else {}
-    found |= {"structure": dictionaries} if any(map(with_nulls, study.dictionaries.values())) else {}
-    found |= {"densities": dictionaries} if any(map(selective, study.dictionaries.values())) else {}
-    saes = any(is_sae(fit) for member in study.dictionaries.values() for fit in fits(member))
-    found |= {"pre_activations": dictionaries} if saes else {}
-    found |= {"dictionary_matches": dictionaries} if any(map(matched, study.dictionaries.values())) else {}
-    found |= {"loss_recovered": dictionaries} if any(d.splice_sequences for d in study.dictionaries.values()) else {}
-    trained = any(getattr(member, family) for member in study.dictionaries.values() for family in SAES)
-    found |= {"training_curves": dictionaries} if trained else {}
-    listed = {figure: (section, figure) for figure, section in found.items()}
+    found |= {f"concept_{kind}": "concepts" for kind in asked}
+    found |= dict.fromkeys(_figures_of_dictionaries(study), "dictionaries")
     for name, member in study.perturbations.items():
-        kinds = ("curves", "thresholds", "histograms", *(("layers",) if _over_layers(member) else ()))
-        listed |= {f"{kind}_{name}": (perturbations, kind) for kind in kinds}
+        found |= {f"curves_{name}": "curves"}
+        kinds = ("thresholds", "histograms", *(("layers",) if _over_layers(member) else ()))
+        found |= {f"{kind}_{name}": "crossings" for kind in kinds}
     for name, optima in study.optima.items():
-        kinds = ("triangles", "subspaces") if optima.subspaces else ("triangles",)
-        listed |= {f"{kind}_{name}": (perturbations, kind) for kind in kinds}
-    listed |= {f"planes_{name}": (perturbations, "planes") for name in study.planes}
-    for control, pair in CONTROLS.items():
-        listed |= {control: (perturbations, control)} if _comparable(study, *pair) else {}
-    listed |= {"training": (perturbations, "training")} if _over_weights(study) else {}
+        found |= {f"triangles_{name}": "optima"} | ({f"subspaces_{name}": "optima"} if optima.subspaces else {})
+    found |= {f"planes_{name}": "planes" for name in study.planes}
+    found |= {control: "curves" for control, pair in CONTROLS.items() if _comparable(study, *pair)}
+    found |= {"training": "crossings"} if _over_weights(study) else {}
     compared = any(len(m.bases) * len(m.directions) > 1 for m in study.perturbations.values())
-    listed |= {"comparisons": (perturbations, "comparisons")} if compared else {}
-    between = "Regions and spikes"
-    listed |= {f"regions_{name}": (between, "regions") for name in study.regions}
-    listed |= {f"spikes_{name}": (between, "spikes") for name in study.spikes}
-    return listed | ({"toy_superposition": (between, "toy_superposition")} if study.toy_superposition else {})
+    found |= {"comparisons": "crossings"} if compared else {}
+    found |= {f"regions_{name}": "regions" for name in study.regions}
+    found |= {f"spikes_{name}": "spikes" for name in study.spikes}
+    return found | ({"toy_superposition": "spikes"} if study.toy_superposition else {})
+
+
+def _figures_of_dictionaries(study: Study) -> list[str]:
+    members = study.dictionaries.values()
+    always = ("unexplained_variance", "description_length", "dictionary_size", "variance_definitions")
+    found = [*always] if members else []
+    found += ["structure"] if any(map(with_nulls, members)) else []
+    found += ["densities"] if any(map(selective, members)) else []
+    found += ["pre_activations"] if any(is_sae(fit) for member in members for fit in fits(member)) else []
+    found += ["dictionary_matches"] if any(map(matched, members)) else []
+    found += ["loss_recovered"] if any(member.splice_sequences for member in members) else []
+    trained = any(getattr(member, family) for member in members for family in SAES)
+    return found + (["training_curves"] if trained else [])
 
 
 def _over_layers(member: Perturbation) -> bool:

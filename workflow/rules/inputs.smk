@@ -349,6 +349,32 @@ def study_tables():
     return [f"{TABLES}/{name}.parquet" for name in stages.tables(STUDY)]
 
 
+def tables_of(part):
+    """The tables that the figures of one part of the study are drawn from."""
+    wanted = stages.PARTS[part][1]
+    return [f"{TABLES}/{name}.parquet" for name in stages.tables(STUDY) if name in wanted]
+
+
+def figures_of(part):
+    return [figure for figure, of in FIGURES.items() if of == part]
+
+
+def figure_files(figures, kinds=stages.FIGURE_FILES, root=f"results/{STUDY.study}"):
+    return [f"{root}/figures/{figure}.{kind}" for figure in figures for kind in kinds]
+
+
+def in_report(figure):
+    """A figure as Snakemake's own report shows it, with the caption that was written from its tables."""
+    (caption,) = figure_files([figure], ["rst"])
+    section, _ = stages.PARTS[FIGURES[figure]]
+    return report(
+        f"{R}/figures/{figure}.svg",
+        caption=str(Path(caption).absolute()),
+        category=section,
+        labels={"figure": figure},
+    )
+
+
 def visible_results():
     """What people open; all of it is a target, so that a file that was deleted is made again."""
     csv = [
@@ -356,8 +382,7 @@ def visible_results():
         for name in [*stages.tables(STUDY), "claims", "untested_claims"]
         if name not in stages.ONLY_DRAWN
     ]
-    figures = [f"results/{STUDY.study}/figures/{figure}.svg" for figure in FIGURES]
-    return [f"results/{STUDY.study}/report.html", f"results/{STUDY.study}/manifest.json", *csv, *figures]
+    return [f"results/{STUDY.study}/report.html", f"results/{STUDY.study}/manifest.json", *csv, *figure_files(FIGURES)]
 
 
 def study_artifacts():
@@ -423,7 +448,7 @@ def study_artifacts():
         *study_tables(),
         *(f"{TABLES}/{name}.csv" for name in stages.tables(STUDY) if name not in stages.ONLY_DRAWN),
         *(f"{TABLES}/{name}.{kind}" for name in ("claims", "untested_claims") for kind in ("parquet", "csv")),
-        *(f"{root}/figures/{figure}.svg" for figure in FIGURES),
+        *figure_files(FIGURES),
     ]
 
 

@@ -23,29 +23,27 @@ rule claims:
         "../scripts/claims.py"
 
 
-rule figures:
-    input:
-        **needs(tables=study_tables()),
-    output:
-        figures=[
-            report(
-                f"{R}/figures/{figure}.svg",
-                caption=f"../report/{caption}.rst",
-                category=section,
-                labels={"figure": figure},
-            )
-            for figure, (section, caption) in FIGURES.items()
-        ],
-        receipts=[f"{R}/figures/{figure}.svg.json" for figure in FIGURES],
-    log:
-        f"{R}/logs/figures.log",
-    conda:
-        "../../envs/actspace.yaml"
-    params:
-        cfg=member_cfg("no_settings"),
-        code=code("figures"),
-    script:
-        "../scripts/figures.py"
+for part in dict.fromkeys(FIGURES.values()):
+
+    rule:
+        name:
+            f"figures_{part}"
+        input:
+            **needs(tables=tables_of(part)),
+        output:
+            **made(
+                svg=[in_report(figure) for figure in figures_of(part)],
+                others=figure_files(figures_of(part), ("pdf", "png", "rst"), root=R),
+            ),
+        log:
+            f"{R}/logs/figures/{part}.log",
+        conda:
+            "../../envs/actspace.yaml"
+        params:
+            cfg=member_cfg("no_settings"),
+            code=code("figures"),
+        script:
+            "../scripts/figures.py"
 
 
 rule report:
@@ -57,7 +55,7 @@ rule report:
                 f"{TABLES}/untested_claims.parquet",
                 f"results/{STUDY.study}/selfcheck.parquet",
             ],
-            figures=[f"results/{STUDY.study}/figures/{figure}.svg" for figure in FIGURES],
+            figures=figure_files(FIGURES, ("svg",)),
         ),
         receipts=receipts(study_artifacts()),
     output:

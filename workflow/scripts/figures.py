@@ -1,4 +1,4 @@
-"""Every figure of the study, drawn from its tables."""
+"""The figures of one part of the study, each drawn from its tables: SVG, PDF, PNG, and the caption."""
 
 from actspace.jobs import begin
 
@@ -14,9 +14,11 @@ def main(job):
     found = tables.by_name(job.input.tables)
     made_by = provenance.of(job.wildcards.study, job.rule, job.params, job.input)
     specs = figures.available_figures(found)
-    for path in job.output.figures:
-        svg = specs[Path(path).stem].svg(found)
-        provenance.write(path, lambda temporary, svg=svg: temporary.write_text(svg, encoding="utf-8"), made_by)
+    for svg in map(Path, job.output.svg):
+        for kind, content in specs[svg.stem].files(found).items():
+            provenance.write(
+                svg.with_suffix(f".{kind}"), lambda path, content=content: path.write_bytes(content), made_by
+            )
 
 
 main(snakemake)

@@ -5,7 +5,7 @@ from actspace.jobs import begin
 begin(snakemake)
 
 from actspace import provenance, tables
-from actspace.perturbations.planes import plane_statistics
+from actspace.perturbations.plane_statistics import plane_statistics
 
 
 def main(job):

@@ -18,8 +18,7 @@ from scipy.optimize import nnls
 from torch import Tensor
 from torch.nn.functional import normalize
 
-N_ATOMS = (1, 2, 4)
-MOST_ROWS = 2048  # of children, and of novel latents
+from actspace.dictionaries.fits import MOST_ROWS, N_ATOMS
 
 
 def composites(rows: Tensor, nearest: Tensor, atoms: Tensor, rng: np.random.Generator) -> dict[str, float]:

@@ -7,6 +7,10 @@ import pandas as pd
 from actspace.errors import StudyError
 
 FIT_KEYS = ["capture", "hook", "data", "fit"]
+N_ATOMS = (1, 2, 4)
+"""How many latents of the smaller fit stand in the sums for which the table of matches has columns."""
+MOST_ROWS = 2048
+"""At most so many latents of the larger fit are rebuilt, with a parent and without."""
 
 
 def per_fit(metrics: pd.DataFrame) -> pd.DataFrame:

@@ -15,17 +15,9 @@ from torch import Tensor
 
 from actspace.perturbations.curves import POSITIONS_AT_ONCE
 from actspace.perturbations.directions import Targets, cosine_minus_deviation, directions
+from actspace.perturbations.optima_statistics import CORNERS, KINDS, SETTING, WEIGHTS
 from actspace.perturbations.setting import Setting
 from actspace.perturbations.starts import SPHERE, Start, starts
-
-KINDS = {
-    "toward": ("toward_real", "toward_covariance_random"),
-    "mixture": ("real_mixture", "covariance_mixture"),
-}
-"""Families of directions at the real and at the covariance-random corners of each kind of triangle."""
-CORNERS = ("three_random", "real_and_two_random")
-SETTING = ["experiment", "site", "weights"]
-WEIGHTS = ["weight_a", "weight_b", "weight_c"]
 
 
 def barycentric(resolution: int) -> Tensor:

@@ -11,9 +11,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from actspace.perturbations.optima import CORNERS, KINDS, SETTING, WEIGHTS
 from actspace.perturbations.statistics import Array, Statistic, interval, mean, median, resample
 
+KINDS = {
+    "toward": ("toward_real", "toward_covariance_random"),
+    "mixture": ("real_mixture", "covariance_mixture"),
+}
+"""Families of directions at the real and at the covariance-random corners of each kind of triangle."""
+CORNERS = ("three_random", "real_and_two_random")
+SETTING = ["experiment", "site", "weights"]
+WEIGHTS = ["weight_a", "weight_b", "weight_c"]
 THREE_RANDOM, WITH_REAL = CORNERS
 LABELS = [*SETTING, "threshold_nats", "kind", "corners", "direction", "statistic", "dimension"]
 PARTS = ("corner", "neighbours", "centre")

@@ -20,7 +20,7 @@ from actspace.errors import StudyError
 from actspace.perturbations.bases import Gaussian
 from actspace.perturbations.curves import POSITIONS_AT_ONCE
 from actspace.perturbations.directions import directions
-from actspace.perturbations.optima import KINDS, SETTING
+from actspace.perturbations.optima_statistics import KINDS, SETTING
 from actspace.perturbations.paths import orthogonal
 from actspace.perturbations.setting import Setting
 from actspace.perturbations.starts import SPHERE, Start, starts

@@ -24,10 +24,11 @@ from torch import Tensor
 from actspace.dictionaries.base import SAE, Codes, Dictionary, TopK
 from actspace.perturbations import spikes
 from actspace.perturbations.bases import fit_gaussian
+from actspace.perturbations.spike_statistics import TOY
 from actspace.perturbations.spikes import Pairs
 from actspace.seeds import rng_for
 
-EXPERIMENT, HOOK = "toy_superposition", "toy"
+HOOK = "toy"
 Array = NDArray[np.float64]
 MOMENTS = {"uniform": (1 / 2, 1 / 3), "exponential": (1.0, 2.0)}
 """First and second moment of an active feature's value."""
@@ -149,7 +150,7 @@ def run(cfg: Mapping[str, Any], seed: int) -> pd.DataFrame:
         random = spikes.random_pairs(fit_gaussian(toy.mean, toy.covariance), cfg["pairs"], seed)
         mean, total = torch.from_numpy(toy.mean), float(np.trace(toy.covariance))
         fits = truth(toy, cfg["threshold"], cfg["k"])
-        labels = {"experiment": EXPERIMENT, "dictionaries": EXPERIMENT, "hook": HOOK}
+        labels = {"experiment": TOY, "dictionaries": TOY, "hook": HOOK}
         table = spikes.run(fits, [real, random], cfg["steps"], mean, total, labels)
         parts.append(_with_known(table, fits, features, cfg["steps"], total))
     return pd.concat(parts, ignore_index=True)

@@ -21,18 +21,14 @@ from numpy.typing import NDArray
 
 from actspace.errors import StudyError
 from actspace.probes.entities import folds, names_in
-from actspace.probes.evaluation import layers_of, splits_of
+from actspace.probes.evaluation import splits_of
 from actspace.probes.linear import POOLED, Array, LinearProbe
-from actspace.probes.summary import interval
+from actspace.probes.summary import BOTH, CASCADE, CHANCE, FIRST_ALONE, SECOND_ALONE, interval, layers_of
 from actspace.seeds import rng_for, seed_for
 
 FOLDS = 10
-CHANCE = "chance"
-"""The first stage that passes inputs on at random: what a share passed on is worth by itself."""
-FIRST_ALONE, SECOND_ALONE, BOTH = "first alone", "second alone", "cascade"
 METRICS = ("recall", "false_positive_rate", "share_passed_on", "blocks_run")
-KEYS = ["first_probe", "first_hook", "first_layer", "second_probe", "second_hook", "second_layer"]
-KEYS = [*KEYS, "stages", "allowed_rate", "share"]
+KEYS = [*CASCADE, "stages", "allowed_rate", "share"]
 COLUMNS = [*KEYS, "metric", "value", "low", "high", "n_splits", "n_positive", "n_negative"]
 Mask = NDArray[np.bool_]
 Fold = tuple[Mask, Mask]

@@ -5,8 +5,7 @@ Source: Marks & Tegmark, The Geometry of Truth (2023), section on generalisation
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import combinations, repeat
@@ -24,7 +23,7 @@ from actspace.probes.fits import Settings, Training
 from actspace.probes.linear import POOLED, Array, Frame, LinearProbe
 from actspace.probes.names import Centring, ProbeName
 from actspace.probes.statements import polarities, rows_at
-from actspace.probes.summary import KEYS, interval
+from actspace.probes.summary import KEYS, interval, layers_of
 from actspace.seeds import rng_for, seed_for
 from actspace.threads import limited_to
 
@@ -359,13 +358,3 @@ def _facts(directions: Mapping[str, LinearProbe], layers: Mapping[str, int]) -> 
         hook, train_set, name, split = key.rsplit("/", 3)
         rows += [(hook, layers[hook], name, train_set, int(split), *fact) for fact in probe.facts.items()]
     return pd.DataFrame(rows, columns=FACT_COLUMNS)
-
-
-def layers_of(hooks: Iterable[str]) -> dict[str, int]:
-    """Return each hook's layer: 0 is the embedding, l + 1 what block l wrote, any other hook one past the deepest."""
-    layers = {}
-    for hook in hooks:
-        if match := re.match(r"blocks\.(\d+)\.(.+)", hook):
-            layers[hook] = int(match[1]) + (match[2] != "hook_resid_pre")
-    deepest = max(layers.values(), default=-1)
-    return {hook: layers.get(hook, deepest + 1) for hook in hooks}

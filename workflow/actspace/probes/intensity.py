@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from actspace.errors import StudyError
-from actspace.probes.evaluation import layers_of
 from actspace.probes.linear import Array
 from actspace.probes.phrases import ADJECTIVE, GRADE
-from actspace.probes.summary import RESAMPLES
+from actspace.probes.summary import RESAMPLES, layers_of
 from actspace.seeds import rng_for
 from actspace.threads import limited_to
 

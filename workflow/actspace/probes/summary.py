@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
+
 import numpy as np
 import pandas as pd
 
@@ -10,6 +13,10 @@ from actspace.probes.linear import Array
 KEYS = ["hook", "layer", "probe", "train_set", "test_set", "metric"]
 BASELINES = ("random_direction", "shuffled_labels")
 RESAMPLES = 2000
+CHANCE = "chance"
+"""The first stage of a cascade that passes inputs on at random: what a share passed on is worth by itself."""
+FIRST_ALONE, SECOND_ALONE, BOTH = "first alone", "second alone", "cascade"
+CASCADE = ["first_probe", "first_hook", "first_layer", "second_probe", "second_hook", "second_layer"]
 
 
 def interval(values: Array, seed: int) -> tuple[Array, Array]:
@@ -56,3 +63,13 @@ def best_hook(scores: pd.DataFrame) -> str:
     deep = rows[rows["layer"] > 0]
     means = (deep if len(deep) else rows).groupby("hook", sort=False)["value"].mean()
     return str(means.index[int(means.to_numpy().argmax())])
+
+
+def layers_of(hooks: Iterable[str]) -> dict[str, int]:
+    """Return each hook's layer: 0 is the embedding, l + 1 what block l wrote, any other hook one past the deepest."""
+    layers = {}
+    for hook in hooks:
+        if match := re.match(r"blocks\.(\d+)\.(.+)", hook):
+            layers[hook] = int(match[1]) + (match[2] != "hook_resid_pre")
+    deepest = max(layers.values(), default=-1)
+    return {hook: layers.get(hook, deepest + 1) for hook in hooks}

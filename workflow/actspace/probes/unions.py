@@ -17,9 +17,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from actspace.errors import StudyError
-from actspace.probes.evaluation import layers_of
 from actspace.probes.linear import Array
-from actspace.probes.summary import RESAMPLES
+from actspace.probes.summary import RESAMPLES, layers_of
 from actspace.seeds import rng_for
 from actspace.threads import limited_to
 

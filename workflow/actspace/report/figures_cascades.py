@@ -9,10 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from actspace.probes.cascades import BOTH, CHANCE, FIRST_ALONE, KEYS, SECOND_ALONE
+from actspace.probes.summary import BOTH, CASCADE, CHANCE, FIRST_ALONE, SECOND_ALONE
 from actspace.report import style
-from actspace.report.figures_probes import name_outer_axes
-from actspace.report.spec import Tables, counted, panels, plural
+from actspace.report.figures_probes import SECTION, name_outer_axes
+from actspace.report.spec import FigureSpec, Tables, counted, panels, plural
 from actspace.report.summaries import groups
 
 PAIR = ["first_probe", "first_hook"]
@@ -26,15 +26,14 @@ def cascades(tables: Tables) -> Figure:
     parts = list(groups(table, *SECOND, "allowed_rate"))
     columns = min(table["allowed_rate"].nunique(), 3)
     figure, axes = panels(len(parts), height=2.7, columns=columns, sharex=True, sharey=True)
-    markers = _markers(table)
+    markers, top = _markers(table), table.loc[table["metric"] == "recall", ["value", "high"]].max().max()
     for ax, ((_, probe, layer, rate), rows) in zip(axes, parts, strict=True):
         for (first, hook), line in groups(rows, *PAIR):
             _draw_first(ax, _wide(line), str(first), markers[str(hook)])
         alone = rows[(rows["stages"] == SECOND_ALONE) & (rows["metric"] == "recall")]["value"].iloc[0]
         ax.axhline(alone, color=style.GREY, linewidth=1.0, linestyle="--")
         ax.set_title(f"then {style.label(str(probe))}, layer {layer}; {_percent(rate)} allowed", fontsize=8)
-        ax.set(xlim=(-0.03, 1.03))
-        ax.set_ylim(bottom=0)
+        ax.set(xlim=(-0.03, 1.03), ylim=(0, 1.05 * top))
     name_outer_axes(axes, columns, "share of inputs passed on", "recall")
     figure.legend(handles=_key(table, markers), loc="outside lower center", ncols=3)
     return figure
@@ -103,7 +102,7 @@ def cascades_caption(tables: Tables) -> str:
         for rate, low, high in ((r, round(a, 3), round(b, 3)) for r, a, b in met.itertuples())
     )
     return (
-        f"Recall of {plural(len(pairs.drop_duplicates(KEYS[:6])), 'cascade')} of two linear probes: the first stage passes a share "
+        f"Recall of {plural(len(pairs.drop_duplicates(CASCADE)), 'cascade')} of two linear probes: the first stage passes a share "
         "of all inputs on, the second flags among them. Open marks: the first stage alone; dashes: the second alone, on all "
         "inputs; dotted: a first stage that passes on at random. Thresholds are set on other held-out entities than those "
         "they judge, so that one of the unwanted is flagged at the allowed rate at most; false-positive rates that were "
@@ -111,3 +110,15 @@ def cascades_caption(tables: Tables) -> str:
         f"{counted(table['n_positive'].unique())} held-out statements that are looked for and "
         f"{counted(table['n_negative'].unique())} others, with 95% intervals over splits."
     )
+
+
+FIGURES = (
+    FigureSpec(
+        id="cascades",
+        draw=cascades,
+        tables=("probe_cascades",),
+        section=SECTION,
+        title="Two probes as a cascade",
+        caption=cascades_caption,
+    ),
+)

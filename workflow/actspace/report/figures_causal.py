@@ -13,7 +13,8 @@ from matplotlib.patches import Patch
 
 from actspace.probes.causal_statistics import NOTHING, ODD, PROBE, RANDOM, UNDEFINED
 from actspace.report import style
-from actspace.report.spec import Tables, counted, panels, plural
+from actspace.report.figures_probes import SECTION
+from actspace.report.spec import FigureSpec, Tables, counted, panels, plural
 from actspace.report.summaries import groups, records
 
 SIGNS = {"plus": ("^", "adding v"), "minus": ("v", "subtracting v")}
@@ -146,3 +147,15 @@ def _normalised_text(table: pd.DataFrame) -> str:
     return (
         f"The normalised indirect effect{part} goes from {defined['value'].min():.2f} to {defined['value'].max():.2f}."
     )
+
+
+FIGURES = (
+    FigureSpec(
+        id="causal_effects",
+        draw=causal_effects,
+        tables=("causal_effects",),
+        section=SECTION,
+        title="What adding probe directions does to answers",
+        caption=causal_caption,
+    ),
+)

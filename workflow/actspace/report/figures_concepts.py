@@ -13,7 +13,7 @@ from actspace.probes import intensity as grades
 from actspace.probes.unions import MEAN, PAIRS, SHUFFLED, SUM, strongest_part
 from actspace.report import style
 from actspace.report.figures_probes import name_outer_axes
-from actspace.report.spec import Tables, counted, panels, plural
+from actspace.report.spec import FigureSpec, Tables, counted, panels, plural
 from actspace.report.summaries import groups
 
 SECTION = "Concepts"
@@ -135,3 +135,23 @@ def intensity_caption(tables: Tables) -> str:
         "grades share a direction; and the mean projection by grade, divided by the root mean square length. Dotted: grades "
         "shuffled within adjectives. Intervals (95%) are over adjectives."
     )
+
+
+FIGURES = (
+    FigureSpec(
+        id="concept_unions",
+        draw=unions,
+        tables=("concept_unions",),
+        section=SECTION,
+        title="Are unions of concepts sums?",
+        caption=unions_caption,
+    ),
+    FigureSpec(
+        id="concept_intensity",
+        draw=intensity,
+        tables=("concept_intensity",),
+        section=SECTION,
+        title="Is intensity length?",
+        caption=intensity_caption,
+    ),
+)

@@ -14,6 +14,7 @@ from actspace.report import style
 from actspace.report.figures_perturbations import (
     PATH_LABELS,
     PATH_TITLES,
+    SECTION,
     at,
     column_title,
     families,
@@ -29,7 +30,7 @@ from actspace.report.figures_perturbations import (
     title_size,
     what_is_shown,
 )
-from actspace.report.spec import Tables, counted, panels, plural
+from actspace.report.spec import FigureSpec, Tables, counted, panels, plural
 from actspace.report.summaries import (
     crossing_ecdf,
     crossing_histogram,
@@ -77,7 +78,7 @@ def thresholds(tables: Tables, experiment: str) -> Figure:
             _mark_never(ax, end * (1.02 + 0.025 * row), line, colour)
         _draw_median_intervals(ax, at(medians, *place), table, end)
         _beyond(ax, place[0], end)
-        ax.text(1.18 * end, 0.5, "never crossed", rotation=90, ha="center", va="center", color=style.GREY, fontsize=8)
+        ax.text(1.18 * end, 0.03, "never crossed", rotation=90, ha="center", va="bottom", color=style.GREY, fontsize=8)
         ax.set_ylim(0, 1.03)
         ax.set_title(column_title(table, *place), fontsize=title_size(table))
         label_path(ax, place[0])
@@ -365,3 +366,53 @@ def comparisons_caption(tables: Tables) -> str:
 def has_auroc(tables: Tables) -> bool:
     """Tell whether two families were compared."""
     return bool((tables["perturbation_comparisons"]["statistic"] == "auroc").any())
+
+
+KINDS = (
+    FigureSpec(
+        id="thresholds",
+        draw=thresholds,
+        tables=("perturbation_thresholds", "perturbation_statistics"),
+        section=SECTION,
+        title="Threshold crossings",
+        caption=thresholds_caption,
+    ),
+    FigureSpec(
+        id="histograms",
+        draw=histograms,
+        tables=("perturbation_thresholds",),
+        section=SECTION,
+        title="Histograms of crossings",
+        caption=histograms_caption,
+    ),
+    FigureSpec(
+        id="layers",
+        draw=layer_profile,
+        tables=("perturbation_comparisons", "perturbation_statistics", "perturbation_thresholds"),
+        section=SECTION,
+        title="Crossings over layers",
+        caption=layer_profile_caption,
+        has_rows=has_several_sites,
+    ),
+)
+"""Of which every experiment has one, after its curves."""
+FIGURES = (
+    FigureSpec(
+        id="training",
+        draw=training,
+        tables=("perturbation_statistics", "perturbation_thresholds"),
+        section=SECTION,
+        title="Median crossings over states of the model",
+        caption=training_caption,
+        has_rows=has_training,
+    ),
+    FigureSpec(
+        id="comparisons",
+        draw=comparisons,
+        tables=("perturbation_comparisons",),
+        section=SECTION,
+        title="All comparisons of families",
+        caption=comparisons_caption,
+        has_rows=has_auroc,
+    ),
+)

@@ -6,14 +6,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from actspace.dictionaries.fits import per_fit
 from actspace.report import style
-from actspace.report.spec import Tables, counted, panels, plural
+from actspace.report.spec import FigureSpec, Tables, counted, panels, plural
 from actspace.report.summaries import groups, records
 
 SECTION = "Clustering and sparse autoencoders"
@@ -112,17 +111,11 @@ def draw_fits(ax: Axes, fits: pd.DataFrame, x: str, metric: str) -> None:
 
 
 def name_sizes(ax: Axes, fits: pd.DataFrame) -> None:
-    """Write the number of clusters above the smallest and below the largest k-means fits to real data."""
+    """Write the number of clusters to the left of the smallest and of the largest k-means fits to real data."""
     clusters = fits[(fits["family"] == "kmeans") & (fits["data"] == "real")].sort_values("n_latents")
-    for place, row in zip((6, -12), (clusters.head(1), clusters.tail(1)), strict=True):
-        for fit in records(row):
-            at: dict[str, Any] = {
-                "textcoords": "offset points",
-                "xytext": (0, place),
-                "fontsize": 7.5,
-                "color": style.GREY,
-            }
-            ax.annotate(f"K = {fit.n_latents}", (fit.l0, fit.fvu_pooled), ha="center", **at)
+    at: dict[str, Any] = {"textcoords": "offset points", "xytext": (-6, -3), "fontsize": 7.5, "color": style.GREY}
+    for fit in records(pd.concat([clusters.head(1), clusters.tail(1)])):
+        ax.annotate(f"K = {fit.n_latents}", (fit.l0, fit.fvu_pooled), ha="right", **at)
 
 
 def family_key(figure: Figure, fits: pd.DataFrame, more: Sequence[Line2D] = ()) -> None:
@@ -239,16 +232,15 @@ def training_curves(tables: Tables) -> Figure:
     return figure
 
 
-def fit_colours(names: Iterable[str]) -> dict[str, tuple[float, float, float]]:
+def fit_colours(names: Iterable[str]) -> dict[str, str]:
     """Give every fit a shade of its family's colour; a fit is named `family-...`, after its hook where there are "
     "many."""
     members: dict[str, list[str]] = {}
     for name in names:
         members.setdefault(name.split(" ")[-1].split("-")[0], []).append(name)
-    shades: dict[str, tuple[float, float, float]] = {}
+    shades: dict[str, str] = {}
     for family, fits in members.items():
-        # Two steps more than members, as the palest shades vanish on white.
-        shades.update(zip(fits, sns.light_palette(style.colour(family), len(fits) + 2)[2:], strict=True))
+        shades.update(zip(fits, style.shades(style.colour(family), len(fits)), strict=True))
     return shades
 
 
@@ -308,3 +300,41 @@ def has_all_definitions(tables: Tables) -> bool:
     """Tell whether definition A can be set against another."""
     metrics = set(tables["dictionary_metrics"]["metric"])
     return "fvu_pooled" in metrics and bool(metrics & set(DEFINITIONS))
+
+
+FIGURES = (
+    FigureSpec(
+        id="unexplained_variance",
+        draw=unexplained_variance,
+        tables=("dictionary_metrics",),
+        section=SECTION,
+        title="Unexplained variance against active latents",
+        caption=unexplained_variance_caption,
+    ),
+    FigureSpec(
+        id="variance_definitions",
+        draw=variance_definitions,
+        tables=("dictionary_metrics",),
+        section=SECTION,
+        title="Five definitions of unexplained variance",
+        caption=variance_definitions_caption,
+        has_rows=has_all_definitions,
+    ),
+    FigureSpec(
+        id="loss_recovered",
+        draw=loss_recovered,
+        tables=("dictionary_metrics",),
+        section=SECTION,
+        title="Loss recovered by spliced reconstructions",
+        caption=loss_recovered_caption,
+        has_rows=has_recovered,
+    ),
+    FigureSpec(
+        id="training_curves",
+        draw=training_curves,
+        tables=("training_curves",),
+        section=SECTION,
+        title="Training of the sparse autoencoders",
+        caption=training_curves_caption,
+    ),
+)

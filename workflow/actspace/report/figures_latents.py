@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -11,13 +11,23 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from actspace.dictionaries.composites import MOST_ROWS, N_ATOMS
-from actspace.dictionaries.fits import per_fit
+from actspace.dictionaries.fits import MOST_ROWS, N_ATOMS, per_fit
 from actspace.report import style
-from actspace.report.figures_dictionaries import draw_fits, extent, family_key, fit_colours, place_name, places
-from actspace.report.spec import Tables, counted, panels, plural
-from actspace.report.summaries import groups, records
+from actspace.report.figures_dictionaries import (
+    DATA,
+    SECTION,
+    draw_fits,
+    extent,
+    family_key,
+    fit_colours,
+    place_name,
+    places,
+)
+from actspace.report.spec import FigureSpec, Tables, counted, panels, plural
+from actspace.report.summaries import groups
 
+RESOLUTION = 0.005
+"""Points of matches that are closer than this, a quarter of their size, are drawn as one."""
 BITS, BOUND = "bits_per_vector", "rate_distortion"
 
 
@@ -97,10 +107,14 @@ def name_settings(ax: Axes, fits: pd.DataFrame) -> None:
     """Write its sparsity beside the largest fit of each line of SAEs to real data."""
     real = fits[fits["data"] == "real"].assign(line=setting(fits))
     largest = real[real["line"] != ""].sort_values("n_latents").groupby(["family", "line"]).tail(1)
-    for fit in records(largest):
-        text = f"L0 = {fit.l0:.0f}" if "l0" in fits else fit.line
-        at: dict[str, Any] = {"textcoords": "offset points", "xytext": (6, -3), "fontsize": 7, "color": style.GREY}
-        ax.annotate(text, (fit.n_latents, fit.fvu_pooled), **at)
+    largest = largest.assign(text=largest["l0"].map("{:.0f}".format) if "l0" in fits else largest["line"])
+    at: dict[str, Any] = {"textcoords": "offset points", "xytext": (6, -3), "fontsize": 7, "color": style.GREY}
+    for x, column in groups(largest.sort_values("fvu_pooled"), "n_latents"):
+        # Fits that are closer than a line of text share one.
+        apart = column["fvu_pooled"].diff() > 0.04 * ax.dataLim.ymax
+        for _, near in groups(column.assign(label=apart.cumsum()), "label"):
+            text = "L0 = " if "l0" in fits else ""
+            ax.annotate(text + ", ".join(near["text"].unique()), (x, near["fvu_pooled"].mean()), **at)
 
 
 def sizes_caption(tables: Tables) -> str:
@@ -126,7 +140,10 @@ def densities(tables: Tables) -> Figure:
         shades = fit_colours(dict.fromkeys(rows.sort_values(["n_latents", "k", "fit"])["fit"].astype(str)))
         for fit, bins in groups(rows.sort_values(["n_latents", "k", "fit"]), "fit"):
             draw_density(ax, bins, shades[str(fit)], f"{short(str(fit))}: {dead_share(bins):.1%} dead")
-        ax.set(title=title, ylabel="share of latents", xlabel="log10 of the firing frequency", ylim=(0, None))
+        ax.set_title(title, fontsize=8.5)
+        # The key stands above the bars: each of its lines takes some 8% of a panel.
+        room = 1 - 0.06 - 0.08 * len(shades)
+        ax.set(ylabel="share of latents", xlabel="log10 of the firing frequency", ylim=(0, ax.dataLim.ymax / room))
         ax.tick_params(labelbottom=True)
         ax.legend(fontsize=7, loc="upper left")
     return figure
@@ -197,7 +214,7 @@ def matches(tables: Tables) -> Figure:
     if len(rebuilt):
         axes[2].set_ylabel("unexplained share of a latent")
     figure.legend(
-        handles=_match_key(sorted(table["data"].unique(), key=_real_first)), loc="outside lower center", ncols=3
+        handles=_match_key(kind for kind in DATA if (table["data"] == kind).any()), loc="outside lower center", ncols=3
     )
     return figure
 
@@ -221,35 +238,28 @@ def of_sums(table: pd.DataFrame) -> pd.DataFrame:
 def draw_sums(ax: Axes, rows: pd.DataFrame, kind: str) -> None:
     """Draw what sums of more and more latents leave, a line for each pair, and for the null of the latents of real data."""
     for pair in rows[rows[f"n_{kind}"] > 0].to_dict("records"):
-        line, face = ("-", style.BLUE) if pair["data"] == "real" else ("--", "white")
-        key: dict[str, Any] = {"marker": "o", "markersize": 3.5, "linewidth": 1}
         left, null = ([pair[f"{kind}_{prefix}unexplained_{n}"] for n in N_ATOMS] for prefix in ("", "random_"))
-        ax.plot(N_ATOMS, left, color=style.BLUE, linestyle=line, markerfacecolor=face, **key)
         if pair["data"] == "real":
-            ax.plot(N_ATOMS, null, color=style.GREY, linewidth=1, marker="|", markersize=7)
-
-
-def _real_first(data: str) -> tuple[bool, str]:
-    return data != "real", data
+            ax.plot(N_ATOMS, null, color=style.GREY, linewidth=0.6, zorder=1)
+        ax.plot(N_ATOMS, left, color=style.BLUE, linestyle=DATA[pair["data"]].line, linewidth=0.9)
 
 
 def draw_matches(ax: Axes, rows: pd.DataFrame, column: str, y: int) -> None:
-    """Draw the pairs of one relation as points, those of data without structure and the random null beside them."""
-    for data, some in groups(rows, "data"):
-        shift, face = (-0.12, style.BLUE) if data == "real" else (0.08, "white")
-        ax.plot(some[column], np.full(len(some), y + shift), "o", color=style.BLUE, markerfacecolor=face, markersize=4)
-    ax.plot(rows[f"random_{column}"], np.full(len(rows), y + 0.26), "|", color=style.GREY, markersize=7)
+    """Draw the pairs of one relation as points, a row for each kind of data, and the range of the random null below."""
+    for place, (data, some) in enumerate(groups(rows, "data")):
+        values = np.unique((some[column] / RESOLUTION).round()) * RESOLUTION
+        key: dict[str, Any] = {"marker": "o", "markersize": 4, "markerfacecolor": DATA[data].face or style.BLUE}
+        ax.plot(values, np.full(len(values), y - 0.24 + 0.16 * place), color=style.BLUE, linestyle="none", **key)
+    null = rows[f"random_{column}"]
+    ax.plot([null.min(), null.max()], [y + 0.36] * 2, color=style.GREY, linewidth=3)
 
 
-def _match_key(data: Sequence[str]) -> list[Line2D]:
-    faces = {"real": style.BLUE}
-    found = [
-        Line2D(
-            [], [], color=style.BLUE, marker="o", ls="none", markerfacecolor=faces.get(d, "white"), label=f"{d} data"
-        )
-        for d in data
-    ]
-    return [*found, Line2D([], [], color=style.GREY, marker="|", ls="none", label="random directions instead")]
+def _match_key(data: Iterable[str]) -> list[Line2D]:
+    found = []
+    for kind in data:
+        key: dict[str, Any] = {"linestyle": DATA[kind].line, "markerfacecolor": DATA[kind].face or style.BLUE}
+        found.append(Line2D([], [], color=style.BLUE, marker="o", label=DATA[kind].label, **key))
+    return [*found, Line2D([], [], color=style.GREY, linewidth=3, label="random directions instead")]
 
 
 def matches_caption(tables: Tables) -> str:
@@ -259,7 +269,8 @@ def matches_caption(tables: Tables) -> str:
         f"Do fits find the same directions? For {plural(len(table), 'ordered pair')} of fits to the same data, each "
         "latent of the one is matched with the most similar latent of the other by the cosine of their decoder rows "
         "(of clusters: of the deviation of the centroid from the mean centroid). Each point is a pair; dead latents "
-        "count. Grey: random directions in place of the other's latents, as many." + sums_caption(table)
+        "count. Grey: the range of what random directions reach in place of the other's latents, as many."
+        + sums_caption(table)
     )
 
 
@@ -273,7 +284,7 @@ def sums_caption(table: pd.DataFrame) -> str:
         f" Below: do latents split into composites? For {plural(len(rebuilt), 'pair')} that differ in size, the share "
         "of a latent's direction in the larger fit that the best non-negative sum of one, two or four latents of the "
         f"smaller leaves, in the mean over at most {MOST_ROWS:,} latents with a parent (cosine above 0.7) and as many without. "
-        "Hollow, dashed: data without structure. "
+        "Dashed or dotted: data without structure. "
         "Grey: each latent of real data with all it has beside its nearest turned into a random direction. Where blue "
         "falls below grey, that remainder is made of other latents of the smaller fit"
     )
@@ -284,3 +295,41 @@ def sums_caption(table: pd.DataFrame) -> str:
         f"{text}: of the children of real data one latent, the parent, leaves {left.iloc[0]:.2f} in the median of "
         f"pairs, four leave {left.iloc[1]:.2f}, and {left.iloc[2]:.2f} of the random ones."
     )
+
+
+FIGURES = (
+    FigureSpec(
+        id="description_length",
+        draw=bits,
+        tables=("dictionary_metrics",),
+        section=SECTION,
+        title="Unexplained variance against description length",
+        caption=bits_caption,
+        has_rows=has_bits,
+    ),
+    FigureSpec(
+        id="dictionary_size",
+        draw=sizes,
+        tables=("dictionary_metrics",),
+        section=SECTION,
+        title="Unexplained variance against the size of the dictionary",
+        caption=sizes_caption,
+    ),
+    FigureSpec(
+        id="densities",
+        draw=densities,
+        tables=("dictionary_densities",),
+        section=SECTION,
+        title="How often latents fire",
+        caption=densities_caption,
+        has_rows=has_densities,
+    ),
+    FigureSpec(
+        id="dictionary_matches",
+        draw=matches,
+        tables=("dictionary_matches",),
+        section=SECTION,
+        title="Do fits find the same directions?",
+        caption=matches_caption,
+    ),
+)

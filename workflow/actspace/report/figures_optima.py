@@ -11,14 +11,13 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import Normal, Stroke
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from actspace.perturbations.optima import WEIGHTS
-from actspace.perturbations.optima_statistics import WITH_REAL, triangle_medians
-from actspace.perturbations.planes import as_grid
+from actspace.perturbations.optima_statistics import WEIGHTS, WITH_REAL, triangle_medians
+from actspace.perturbations.plane_statistics import as_grid
 from actspace.perturbations.statistics import PUBLISHED_THRESHOLD_NATS, at_one_threshold
 from actspace.report import style
 from actspace.report.figures_crossings import counted_thresholds
-from actspace.report.figures_perturbations import of_experiment
-from actspace.report.spec import Tables, counted, panels, plural
+from actspace.report.figures_perturbations import SECTION, of_experiment
+from actspace.report.spec import FigureSpec, Tables, counted, panels, plural
 from actspace.report.summaries import groups, records
 
 COLOURS_OF_ANGLES = colormaps["cividis"].resampled(40)
@@ -220,3 +219,33 @@ def planes_caption(tables: Tables, experiment: str) -> str:
         "the activations. Slope of the late L2 distance around an activation over that halfway to the other two, less than "
         f"1 on a plateau, with 95% intervals over prompts: {'; '.join(slopes)}."
     )
+
+
+KINDS = (
+    FigureSpec(
+        id="triangles",
+        draw=triangles,
+        tables=("triangles", "optima_statistics"),
+        section=SECTION,
+        title="Threshold angles between three directions",
+        caption=triangles_caption,
+    ),
+    FigureSpec(
+        id="subspaces",
+        draw=subspaces,
+        tables=("optima_statistics",),
+        section=SECTION,
+        title="A step downhill in random subspaces",
+        caption=subspaces_caption,
+        has_rows=has_subspaces,
+    ),
+    FigureSpec(
+        id="planes",
+        draw=planes,
+        tables=("planes", "plane_corners", "plane_statistics"),
+        section=SECTION,
+        title="Planes through three activations",
+        caption=planes_caption,
+    ),
+)
+"""Of which every experiment has one."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from actspace.report import style
-from actspace.report.spec import Tables, counted, panels, plural
+from actspace.report.spec import FigureSpec, Tables, counted, panels, plural
 from actspace.report.summaries import curve_summary, end_sites, groups, layers, with_readouts
 
 SECTION = "Perturbations"
@@ -262,6 +263,7 @@ def control(tables: Tables, experiment: str, contrast: str) -> Figure:
             _draw_medians(ax, rows[rows["readout"] == readout], table, band=True)
             ax.set(xlabel=PATH_LABELS[rows["path"].iloc[0]] if row else "")
             ax.set_ylabel(READOUT_LABELS[readout] if column == 0 else "")
+            ticks_of_path(ax, str(rows["path"].iloc[0]), float(rows["position"].max()))
             if row == 0:
                 ax.set_title(f"{style.label(name)}\n{rows['site'].iloc[0]}, {rows['weights'].iloc[0]} weights")
     family_key(figure, table)
@@ -283,3 +285,32 @@ def has_control(tables: Tables, experiment: str, contrast: str) -> bool:
     """Tell whether both experiments were run, with a family in common."""
     table = tables["perturbation_curves"]
     return bool(_family_set(of_experiment(table, experiment)) & _family_set(of_experiment(table, contrast)))
+
+
+KINDS = (
+    FigureSpec(
+        id="curves",
+        draw=curves,
+        tables=("perturbation_curves",),
+        section=SECTION,
+        title="Curves",
+        caption=curves_caption,
+    ),
+)
+"""Of which every experiment has one."""
+CONTROLS = {
+    "late_layer_control": ("sensitive_directions", "late_layer", "Control: perturbing a late layer"),
+    "random_weights_control": ("plateaus", "plateaus_random_weights", "Control: random weights"),
+}
+FIGURES = tuple(
+    FigureSpec(
+        id=figure_id,
+        draw=partial(control, experiment=experiment, contrast=contrast),
+        tables=("perturbation_curves",),
+        section=SECTION,
+        title=title,
+        caption=partial(control_caption, experiment=experiment, contrast=contrast),
+        has_rows=partial(has_control, experiment=experiment, contrast=contrast),
+    )
+    for figure_id, (experiment, contrast, title) in CONTROLS.items()
+)

@@ -12,8 +12,9 @@ from matplotlib.lines import Line2D
 
 from actspace.dictionaries.fits import per_fit
 from actspace.report import style
+from actspace.report.figures_dictionaries import SECTION
 from actspace.report.figures_latents import short
-from actspace.report.spec import Tables, counted, panels, plural
+from actspace.report.spec import FigureSpec, Tables, counted, panels, plural
 from actspace.report.summaries import groups
 
 COLUMNS = 3
@@ -101,3 +102,16 @@ def pre_activations_caption(tables: Tables) -> str:
 def _range(shares: pd.Series) -> str:
     low, high = f"{shares.min():.0%}", f"{shares.max():.0%}"
     return low if low == high else f"{low} to {high}"
+
+
+FIGURES = (
+    FigureSpec(
+        id="pre_activations",
+        draw=pre_activations,
+        tables=("dictionary_preactivations", "dictionary_metrics"),
+        section=SECTION,
+        title="Pre-activations of real and random vectors",
+        caption=pre_activations_caption,
+        has_rows=has_pre_activations,
+    ),
+)

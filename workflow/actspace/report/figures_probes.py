@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 
 from actspace.probes.summary import BASELINES, best_hook
 from actspace.report import style
-from actspace.report.spec import Tables, counted, panels, plural
+from actspace.report.spec import FigureSpec, Tables, counted, panels, plural
 from actspace.report.summaries import groups, records
 
 SECTION = "Truth directions"
@@ -47,7 +47,15 @@ def _draw_direction(ax: Axes, name: str, x: float, y: float, shown: float) -> No
         ax.axline((0, 0), (x, y), color=colour, linestyle=style.DASHES.get(name, "-"), linewidth=1.4)
         return
     tip = (shown * x / length, shown * y / length)
-    arrow = {"color": colour, "arrowstyle": "-|>", "linewidth": 2.4, "shrinkA": 0, "shrinkB": 0, "mutation_scale": 15}
+    arrow = {
+        "color": colour,
+        "linestyle": style.dash(name),
+        "arrowstyle": "-|>",
+        "linewidth": 2.4,
+        "shrinkA": 0,
+        "shrinkB": 0,
+        "mutation_scale": 15,
+    }
     ax.annotate("", tip, (0, 0), arrowprops=arrow)
 
 
@@ -57,14 +65,11 @@ def _toy_key(directions: pd.DataFrame) -> list[Line2D]:
         for i in (1, 0)
     ]
     names = [str(name) for name in directions["name"]]
-    return points + [
-        _line(name, linewidth=1.4 if name in KNOWN_DIRECTIONS else 2.6, dashed=name in KNOWN_DIRECTIONS)
-        for name in names
-    ]
+    return points + [_line(name, linewidth=1.4 if name in KNOWN_DIRECTIONS else 2.6) for name in names]
 
 
-def _line(name: str, linewidth: float = 1.6, dashed: bool = True) -> Line2D:
-    key: dict[str, Any] = {"linestyle": style.DASHES.get(name, "-") if dashed else "-"}
+def _line(name: str, linewidth: float = 1.6) -> Line2D:
+    key: dict[str, Any] = {"linestyle": style.DASHES.get(name, "-")}
     return Line2D([], [], linewidth=linewidth, color=style.colour(name), label=style.label(name), **key)
 
 
@@ -98,7 +103,7 @@ def layer_profile(tables: Tables) -> Figure:
         surface = rows[(rows["layer"] == 0) & (rows["probe"] == "logistic_regression")]
         for value in surface["value"]:
             ax.axhline(value, color=style.BLACK, linewidth=0.9, linestyle=(0, (1, 2)))
-        ax.set_title(str(train) if train == test else f"{train} → {test}", fontsize=7.3 if columns == 4 else 9)
+        ax.set_title(str(train) if train == test else f"{train} → {test}", fontsize=6.8 if columns == 4 else 9)
     name_outer_axes(axes, columns, "layer (0: embedding)", "accuracy")
     surface_key = Line2D([], [], color=style.BLACK, linewidth=0.9, linestyle=(0, (1, 2)), label="LR at layer 0")
     handles = [_line(str(probe)) for probe in table["probe"].unique()]
@@ -285,3 +290,49 @@ def angles_caption(tables: Tables) -> str:
 def has_accuracy(tables: Tables) -> bool:
     """Tell whether probes were scored by accuracy."""
     return bool((tables["probe_summary"]["metric"] == "accuracy").any())
+
+
+FIGURES = (
+    FigureSpec(
+        id="toy_truth",
+        draw=toy_truth,
+        tables=("toy_points", "toy_directions", "toy_truth"),
+        section=SECTION,
+        title="Logistic regression finds a tilted direction",
+        caption=toy_caption,
+    ),
+    FigureSpec(
+        id="probe_layers",
+        draw=layer_profile,
+        tables=("probe_summary",),
+        section=SECTION,
+        title="Truth probes over layers",
+        caption=layer_caption,
+        has_rows=has_accuracy,
+    ),
+    FigureSpec(
+        id="generalization",
+        draw=generalization,
+        tables=("probe_summary",),
+        section=SECTION,
+        title="Truth probes from set to set",
+        caption=generalization_caption,
+        has_rows=has_accuracy,
+    ),
+    FigureSpec(
+        id="statement_pca",
+        draw=statement_pca,
+        tables=("probe_points", "probe_arrows"),
+        section=SECTION,
+        title="Statements in their planes of most variance",
+        caption=pca_caption,
+    ),
+    FigureSpec(
+        id="probe_angles",
+        draw=probe_angles,
+        tables=("probe_angles",),
+        section=SECTION,
+        title="Angles between probes",
+        caption=angles_caption,
+    ),
+)

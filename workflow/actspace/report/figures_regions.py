@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -9,12 +11,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from actspace.hooks import layer_of
-from actspace.perturbations.spikes import QUANTITIES, medians
-from actspace.perturbations.superposition import EXPERIMENT
+from actspace.perturbations.spike_statistics import QUANTITIES, TOY, medians
 from actspace.report import style
 from actspace.report.figures_perturbations import NULL_DASH, of_experiment
 from actspace.report.figures_probes import name_outer_axes
-from actspace.report.spec import Tables, counted, panels, plural
+from actspace.report.spec import FigureSpec, Tables, counted, panels, plural
 from actspace.report.summaries import groups, records
 
 SECTION = "Regions and spikes"
@@ -143,8 +144,9 @@ def spikes(tables: Tables, experiment: str) -> Figure:
                 if line["known"].notna().any():
                     ax.plot(line["fraction"], line["known"], color=style.BLACK, linewidth=1.1, linestyle=OTHERS_DASH)
                     known = True
-            ax.set(title=f"{fit}: {QUANTITY_LABELS[quantity]}", xlim=(0, 1), ylim=(0, None))
-            ax.title.set_fontsize(8)
+            ax.set(xlim=(0, 1), ylim=(0, None))
+            ax.set_title(QUANTITY_LABELS[quantity] if row == 0 else "")
+            ax.set_ylabel(fit if column == 0 else "", fontsize=8.5)
             ax.set_xlabel("fraction of the way" if row == len(fits) - 1 else "")
     handles = [
         Line2D([], [], color=style.colour(source), linewidth=2, label=f"between {style.label(source)} vectors")
@@ -188,5 +190,26 @@ def toy_caption(tables: Tables) -> str:
         "The toy of superposition: sparse sums of unit directions (n in the name of a fit), read out with the true "
         "dictionary under a threshold and under TopK. Dashed: the median of the closed form for orthonormal directions, in which "
         "feature i has the size (1 − a) fᵢ + a gᵢ at the fraction a, counts as active above the threshold and else is "
-        "lost; what differs from it is interference. " + spikes_caption(tables, EXPERIMENT)
+        "lost; what differs from it is interference. " + spikes_caption(tables, TOY)
     )
+
+
+REGIONS = FigureSpec(
+    id="regions",
+    draw=regions,
+    tables=("regions", "region_statistics"),
+    section=SECTION,
+    title="Regions between activations",
+    caption=regions_caption,
+)
+SPIKES = FigureSpec(
+    id="spikes",
+    draw=spikes,
+    tables=("spikes", "spike_statistics"),
+    section=SECTION,
+    title="Between activations",
+    caption=spikes_caption,
+)
+KINDS = (REGIONS, SPIKES)
+"""Of which every experiment has one."""
+FIGURES = (replace(SPIKES.of(TOY), id=TOY, title="Between sparse sums of known features", caption=toy_caption),)

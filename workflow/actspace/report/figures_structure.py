@@ -7,8 +7,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from actspace.report import style
-from actspace.report.figures_dictionaries import DATA, draw_fits, extent, family_key, places
-from actspace.report.spec import Tables, panels, plural
+from actspace.report.figures_dictionaries import DATA, SECTION, draw_fits, extent, family_key, places
+from actspace.report.spec import FigureSpec, Tables, panels, plural
 from actspace.report.summaries import groups
 
 BITS = "bits_per_vector"
@@ -75,3 +75,16 @@ def _of_pca(fits: pd.DataFrame) -> str:
         f"{pca['difference'].min():.2g} to {pca['difference'].max():.2g} is owed to training and held-out text, whose "
         "covariances differ."
     )
+
+
+FIGURES = (
+    FigureSpec(
+        id="structure",
+        draw=structure,
+        tables=("dictionary_structure",),
+        section=SECTION,
+        title="Structure beyond covariance",
+        caption=structure_caption,
+        has_rows=has_structure,
+    ),
+)

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from actspace.report import style
+from actspace.report import export, style
 
 Tables = Mapping[str, pd.DataFrame]
 
@@ -67,9 +67,13 @@ class FigureSpec:
 
     def svg(self, tables: Tables) -> str:
         """Draw the figure in the look of the report and return it as a self-contained SVG document."""
+        return self.files(tables, ("svg",))["svg"].decode()
+
+    def files(self, tables: Tables, kinds: Iterable[str] = export.KINDS) -> dict[str, bytes]:
+        """Draw the figure once, and return it as the kinds of files that are wanted, with its caption as `rst`."""
         with style.theme():
-            figure = self.draw(tables)
-            return style.to_svg(figure, self.id, self.title, self.caption(tables))
+            figure, caption = self.draw(tables), self.caption(tables)
+            return {kind: export.KINDS[kind](figure, self.id, self.title, caption) for kind in kinds}
 
 
 def panels(
