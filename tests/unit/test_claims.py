@@ -37,7 +37,7 @@ def test_every_claim_shows_a_figure_of_the_report(tables):
 def test_columns_follow_the_contract(tables):
     assert list(claims.evaluate(tables)) == [
         *("id", "title", "source", "sentence", "table", "statistic", "unit", "value", "low", "high"),
-        *("criterion", "tolerance", "verdict", "figure", "note"),
+        *("criterion", "lowest", "highest", "tolerance", "verdict", "figure", "note"),
     ]
 
 
@@ -55,6 +55,12 @@ def test_claims_that_no_study_can_test_are_told_from_those_that_another_could():
     beyond = reasons[reasons["kind"] == "beyond this pipeline"]
     assert len(beyond) == len(BEYOND)
     assert "one model" in beyond.loc["larger_models_have_crisper_regions", "reason"]
+
+
+def test_the_ends_of_a_criterion_stand_beside_it(tables):
+    found = claims.evaluate(tables).set_index("id")
+    assert found.loc["plateau_angle", ["lowest", "highest"]].tolist() == [40, np.inf]
+    assert found.loc["kmeans_explains_72_to_87", ["lowest", "highest"]].tolist() == [0.72, 0.87]
 
 
 def test_ids_of_claims_are_unique():

@@ -46,7 +46,7 @@ CLAIMS: tuple[Claim, ...] = (
 )
 COLUMNS = (
     *("id", "title", "source", "sentence", "table", "statistic", "unit", "value", "low", "high"),
-    *("criterion", "tolerance", "verdict", "figure", "note"),
+    *("criterion", "lowest", "highest", "tolerance", "verdict", "figure", "note"),
 )
 UNTESTED_COLUMNS = ("id", "title", "source", "sentence", "reason", "kind")
 OTHER_SETTINGS, BEYOND_PIPELINE = "needs other settings", "beyond this pipeline"
@@ -105,6 +105,7 @@ def _record(claim: Claim, tables: Tables) -> dict[str, str | float]:
         "low": estimate.low,
         "high": estimate.high,
         "criterion": claim.criterion.text,
+        **dict(zip(("lowest", "highest"), claim.criterion.ends, strict=True)),
         "tolerance": claim.tolerance,
         "verdict": judge(estimate, claim.criterion),
         "figure": claim.figure,
