@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from actspace.claims.entry import SIGN_ALONE, NotTestedError, Tables, claims_of, estimate_of, rows_of, where_tested
+from actspace.claims.entry import SIGN_ALONE, NotTestedError, Tables, claims_of, estimate_of, rows_of
 from actspace.claims.intervals import Above, Estimate, difference, mean
 from actspace.claims.sources import MONITORING
 from actspace.probes.cascades import BOTH, CHANCE, FIRST_ALONE
@@ -16,20 +16,15 @@ SECOND = ("probes", "second_probe", "second_hook", "allowed_rate")
 FIRST = ("first_probe", "first_hook")
 
 
-def every_cascade(tables: Tables, worth: Callable[[pd.DataFrame, pd.DataFrame], Estimate]) -> Estimate:
-    """Compute what a stage is worth in every cascade, given its recalls and those with a first stage at chance."""
-    recalls = rows_of(tables, "probe_cascades", metric="recall")
-    parts = {}
-    for (_, second, hook, rate), rows in groups(recalls, *SECOND):
+def over_cascades(tables: Tables, worth: Callable[[pd.DataFrame, pd.DataFrame], Estimate]) -> Estimate:
+    """Average what a stage is worth over all cascades, given the recalls of each and those with a first stage at chance."""
+    found = []
+    for _, rows in groups(rows_of(tables, "probe_cascades", metric="recall"), *SECOND):
         by_chance = rows[(rows["first_probe"] == CHANCE) & (rows["stages"] == BOTH)]
-        for (first, first_hook), own in groups(rows[rows["first_probe"] != CHANCE], *FIRST):
-            place = f"{first} at {first_hook}, then {second} at {hook}, {rate:.0%} false positives"
-            parts[place] = own.assign(by_chance=False), by_chance.assign(by_chance=True)
-    return where_tested({place: pd.concat(pair) for place, pair in parts.items()}, lambda rows: worth(*_apart(rows)))
-
-
-def _apart(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    return rows[~rows["by_chance"]], rows[rows["by_chance"]]
+        found += [worth(own, by_chance) for _, own in groups(rows[rows["first_probe"] != CHANCE], *FIRST)]
+    values = [estimate.value for estimate in found]
+    joint = mean(found)
+    return Estimate(joint.value, joint.low, joint.high, f"{len(found)} pairs: {min(values):.3g} to {max(values):.3g}")
 
 
 def over_chance(own: pd.DataFrame, by_chance: pd.DataFrame) -> Estimate:
@@ -59,9 +54,9 @@ CLAIMS = (
         source=f"{MONITORING}: as is usually thought; this statistic is ours",
         sentence="A cheap probe in an early layer passes on what a later stage needs to see: at one share passed on, more is "
         "caught than if inputs were passed on at random.",
-        statistic="recall of two probes in a row minus that with a first stage at random, mean over the shares passed on",
-        compute=lambda tables: every_cascade(tables, over_chance),
-        note="Must hold for every pair of probes and every allowed rate of false positives. What is caught are false "
+        statistic="recall of two probes in a row minus that with a first stage at random",
+        compute=lambda tables: over_cascades(tables, over_chance),
+        note="The mean over all pairs of probes and allowed rates of false positives. What is caught are false "
         "statements, a stand-in for misuse.",
     ),
     _claim(
@@ -70,8 +65,8 @@ CLAIMS = (
         source=f"{MONITORING}; this statistic is ours",
         sentence="Probes are no mere first filter: a second, later probe on what the first one passes on catches more than the "
         "first one by itself.",
-        statistic="recall of two probes in a row minus that of the first alone, mean over the shares passed on",
-        compute=lambda tables: every_cascade(tables, over_first_alone),
-        note="Must hold for every pair of probes and every allowed rate of false positives.",
+        statistic="recall of two probes in a row minus that of the first alone",
+        compute=lambda tables: over_cascades(tables, over_first_alone),
+        note="The mean over all pairs of probes and allowed rates of false positives.",
     ),
 )
