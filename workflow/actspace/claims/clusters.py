@@ -24,9 +24,9 @@ def equal_bits(fits: pd.DataFrame, family: str) -> Estimate:
         for _, row in others[others["bits_per_vector"].between(least, most)].iterrows()
     }
     if not found:
-        theirs = f"{others['bits_per_vector'].min():.3g} to {others['bits_per_vector'].max():.3g}"
+        theirs = f"{others['bits_per_vector'].min():.4g} to {others['bits_per_vector'].max():.4g}"
         raise NotTestedError(
-            f"no {family} fit at the bits of the SAEs: theirs are {least:.3g} to {most:.3g}, its {theirs}"
+            f"no {family} fit at the bits of the SAEs: theirs are {least:.4g} to {most:.4g}, its {theirs}"
         )
     return everywhere(found)
 

@@ -39,12 +39,17 @@ def draw(verdicts: pd.DataFrame, studies: Sequence[str]) -> Figure:
     ax.set_yticks(places, [textwrap.fill(str(of["title"].iloc[0]), 44) for _, of in rows], fontsize=7.5)
     ax.set(ylim=(len(rows) - 0.5, -0.5), xlim=(-EDGE - 0.05, EDGE + 0.05), xlabel="distance from the criterion")
     right = ax.secondary_yaxis("right")
-    units = [f"{scale:.2g} {of['unit'].iloc[0]}" for scale, (_, of) in zip(scales, rows, strict=True)]
+    units = [f"{_rounded(scale)} {of['unit'].iloc[0]}" for scale, (_, of) in zip(scales, rows, strict=True)]
     right.set_yticks(places, units, fontsize=7, color=style.GREY)
     right.tick_params(length=0)
     ax.grid(axis="y", visible=False)
     figure.legend(handles=_key(studies), loc="outside upper center", ncols=min(3, len(studies) + 1))
     return figure
+
+
+def _rounded(number: float) -> str:
+    """Write two digits of a number, large ones without an exponent."""
+    return f"{float(f'{number:.2g}'):,g}"
 
 
 def scaled(rows: pd.DataFrame) -> tuple[pd.DataFrame, float]:
