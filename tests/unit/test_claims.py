@@ -1,10 +1,15 @@
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
+from test_claims_falsified import EARLY, changed, claim_tables, fits, verdict_of
 from test_report_synthetic import study_tables
 
 from actspace import claims
+from actspace.claims.beyond import BEYOND
 from actspace.claims.clusters import at_bits
+from actspace.claims.definitions import share_by_one_factor
 from actspace.claims.dictionaries import r_squared
 from actspace.probes.causal_statistics import summarise
 from actspace.report.figures import available_figures
@@ -14,238 +19,14 @@ from causal_tables import runs as causal_runs
 
 @pytest.fixture(scope="module")
 def tables():
-    return study_tables(n_prompts=2, n_draws=1)
-
-
-def changed(table: pd.DataFrame, chosen: pd.Series, by: float | None = None, to: float | None = None) -> pd.DataFrame:
-    """Shift, or set, value and interval of the chosen rows."""
-    table = table.copy()
-    ends = ["value", "low", "high"]
-    table.loc[chosen, ends] = table.loc[chosen, ends] + by if to is None else [to, to - 0.001, to + 0.001]
-    return table
-
-
-def toy(probe, metric, to):
-    return lambda t: changed(t, (t["probe"] == probe) & (t["metric"] == metric), to=to)
-
-
-def fits(metric, to=None, by=None, data="real", **wanted):
-    def change(table):
-        chosen = (table["metric"] == metric) & (table["data"] == data)
-        for column, value in wanted.items():
-            chosen &= table[column] == value
-        return changed(table, chosen, by=by, to=to)
-
-    return change
-
-
-def structure(family, to):
-    return lambda t: changed(t, (t["null"] == "gaussian") & (t["family"] == family), to=to)
-
-
-def auroc(experiment, to, *families, statistic="auroc"):
-    def change(table):
-        pair = table["a"].isin(families) & table["b"].isin(families)
-        chosen = (table["experiment"] == experiment) & (table["statistic"] == statistic) & pair
-        assert chosen.sum() == 2
-        return changed(table, chosen, to=to)
-
-    return change
-
-
-def of_real(statistic, to):
-    """Set a statistic of the real base on the sphere, towards covariance-random, in the experiment plateaus."""
-    wanted = {"base": "real", "path": "sphere", "direction": "toward_covariance_random", "experiment": "plateaus"}
-
-    def change(table):
-        chosen = table["statistic"] == statistic
-        for column, value in wanted.items():
-            chosen &= table[column] == value
-        assert chosen.sum() == 1
-        return changed(table, chosen, to=to)
-
-    return change
-
-
-def statistic(name, to, **wanted):
-    def change(table):
-        chosen = table["statistic"] == name
-        for column, value in wanted.items():
-            chosen &= table[column] == value
-        assert chosen.any()
-        return changed(table, chosen, to=to)
-
-    return change
-
-
-def region(statistic, to, site):
-    def change(table):
-        here = (table["experiment"] == "between_prompts") & (table["site"] == site)
-        return changed(table, here & (table["statistic"] == statistic), to=to)
-
-    return change
-
-
-CORNER = {"name": "corner_before_neighbours", "corners": "real_and_two_random"}
-EARLY, HOOK = "blocks.1.hook_resid_pre", "blocks.9.hook_resid_post"
-REAL, COVARIANCE = "real|toward_real", "real|toward_covariance_random"
-MIXTURES = ("real|real_mixture", "real|covariance_mixture")
-INACTIVE = "real|decoder_inactive"
-RANDOM, RANDOM_MIXTURE = "covariance_random|toward_covariance_random", "covariance_random|covariance_mixture"
-
-# Claim, the change of its table, the verdict before and after.
-FALSIFIED = [
-    ("lr_finds_tilted_direction", toy("logistic_regression", "cosine_to_sigma_inv_theta", 0.5), "holds", "fails"),
-    ("mass_mean_finds_feature", toy("mass_mean", "cosine_to_theta", 0.8), "holds", "fails"),
-    ("lr_is_better_probe", toy("mass_mean", "accuracy", 0.99), "holds", "fails"),
-    ("shuffled_lr_finds_feature", toy("shuffled_logistic_regression", "cosine_to_theta", 0.995), "fails", "holds"),
-    (
-        "truth_probe_beats_layer_0",
-        lambda t: changed(t, (t["layer"] == 0) & (t["probe"] == "logistic_regression"), to=0.95),
-        "holds",
-        "fails",
-    ),
-    (
-        "truth_probe_beats_shuffled_labels",
-        lambda t: changed(t, t["probe"] == "shuffled_labels", to=0.95),
-        "holds",
-        "fails",
-    ),
-    ("mass_mean_probes_like_lr", lambda t: changed(t, t["probe"] == "mass_mean", by=-0.3), "undecided", "fails"),
-    (
-        "mass_mean_is_more_causal",
-        lambda t: changed(t, (t["probe"] == "mass_mean") & t["statistic"].str.startswith("nie"), to=0.1),
-        "holds",
-        "fails",
-    ),
-    ("truth_direction_beats_random", statistic("share_of_random_weaker", to=0.8, probe="mass_mean"), "holds", "fails"),
-    ("unions_are_sums", lambda t: changed(t, t["reference"] == "furniture", to=0.3), "holds", "fails"),
-    ("intensity_is_length", lambda t: changed(t, t["metric"] == "cosine_gap", to=0.2), "holds", "fails"),
-    ("kmeans_explains_72_to_87", fits("fvu_pooled", to=0.5, family="kmeans"), "holds", "fails"),
-    ("kmeans_comparable_to_saes", fits("fvu_pooled", to=0.05, family="l1"), "holds", "fails"),
-    ("log_line", fits("fvu_pooled", to=0.9, family="topk", k=64.0), "holds", "fails"),
-    ("topk4_like_kmeans", fits("fvu_pooled", to=0.26, family="topk", k=4.0), "fails", "holds"),
-    ("definitions_disagree", lambda t: changed(t, t["metric"].str.startswith("fvu"), to=0.3), "holds", "fails"),
-    ("better_saes_explain_more", fits("fvu_pooled", to=0.3, family="topk"), "holds", "fails"),
-    ("low_k_saes_match_kmeans", fits("fvu_pooled", to=0.3, family="topk", k=4.0), "holds", "fails"),
-    ("saes_beat_kmeans_at_equal_bits", fits("fvu_pooled", to=0.5, family="topk"), "holds", "fails"),
-    ("structure_beyond_covariance", structure("kmeans", -0.1), "holds", "fails"),
-    ("saes_find_structure_beyond_covariance", structure("topk", -0.1), "holds", "fails"),
-    ("saes_find_more_structure_than_clusters", structure("topk", 0.2), "holds", "fails"),
-    ("latents_purer_than_random", fits("token_purity", to=0.2), "holds", "fails"),
-    ("clusters_as_pure_as_latents", fits("token_purity", to=0.8, family="kmeans"), "holds", "fails"),
-    ("reencoding_changes_latents", fits("reencoding_jaccard", to=0.9), "holds", "fails"),
-    (
-        "seeds_agree_above_chance",
-        lambda t: t.assign(excess_cosine=-0.1, excess_cosine_low=-0.2, excess_cosine_high=0.0),
-        "holds",
-        "fails",
-    ),
-    ("plateaus", auroc("plateaus", 0.4, RANDOM, COVARIANCE), "holds", "fails"),
-    ("plateaus_are_flat", of_real("median_excess_sqrt_2kl", -0.1), "holds", "fails"),
-    ("plateaus_are_flat_inside", of_real("median_excess_l2", -0.1), "holds", "fails"),
-    # The table holds random minus real.
-    (
-        "plateaus_flatter_than_random",
-        auroc("plateaus", 0.2, RANDOM_MIXTURE, MIXTURES[1], statistic="median_difference_excess_sqrt_2kl"),
-        "holds",
-        "fails",
-    ),
-    ("plateau_angle", of_real("median_crossing", 30), "holds", "fails"),
-    (
-        "plateau_angle_real_minus_random",
-        auroc("plateaus", 0.4, RANDOM, COVARIANCE, statistic="median_difference_crossing"),
-        "holds",
-        "fails",
-    ),
-    (
-        "plateaus_with_mixtures",
-        auroc("plateaus", 0.4, RANDOM_MIXTURE, MIXTURES[1]),
-        "holds",
-        "fails",
-    ),
-    ("real_other_more_sensitive", auroc("sensitive_directions", 0.4, REAL, COVARIANCE), "holds", "fails"),
-    ("real_mixture_more_sensitive", auroc("sensitive_directions", 0.4, *MIXTURES), "holds", "fails"),
-    ("mixtures_differ_little", auroc("sensitive_directions", 0.9, *MIXTURES), "holds", "fails"),
-    ("isotropic_less_sensitive", auroc("sensitive_directions", 0.4, COVARIANCE, "real|isotropic"), "holds", "fails"),
-    # The table compares these two the other way round.
-    (
-        "covariance_mixture_beats_isotropic",
-        auroc("sensitive_directions", 0.6, "real|isotropic", MIXTURES[1]),
-        "holds",
-        "fails",
-    ),
-    ("vanishes_at_late_layer", auroc("late_layer", 0.1, REAL, COVARIANCE), "holds", "fails"),
-    ("plateaus_need_training", auroc("plateaus", 0.4, RANDOM, COVARIANCE), "holds", "fails"),
-    # The table compares these two with the first family last.
-    (
-        "plateaus_around_edited_activations",
-        auroc("latent_bases", 0.6, "plus_latents_x4|covariance_mixture", RANDOM_MIXTURE),
-        "holds",
-        "fails",
-    ),
-    (
-        "synthetic_activations_have_smaller_plateaus",
-        auroc("latent_bases", 0.6, MIXTURES[1], "synthetic_sparsity_matched|covariance_mixture"),
-        "holds",
-        "fails",
-    ),
-    ("latent_directions_are_sensitive", auroc("latent_directions", 0.4, INACTIVE, MIXTURES[1]), "holds", "fails"),
-    (
-        "single_latents_are_more_sensitive",
-        auroc("latent_directions", 0.4, INACTIVE, f"{INACTIVE}_x8"),
-        "holds",
-        "fails",
-    ),
-    (
-        "reconstruction_errors_are_not_special",
-        auroc("latent_directions", 0.9, "real|reconstruction_error", MIXTURES[0]),
-        "holds",
-        "fails",
-    ),
-    ("real_other_is_an_optimum", statistic(**CORNER, to=0.3, kind="toward"), "holds", "fails"),
-    ("real_mixture_is_an_optimum", statistic(**CORNER, to=0.3, kind="mixture"), "holds", "fails"),
-    (
-        "real_corner_beats_random_corner",
-        statistic("excess_over_random_corner", to=-0.1, kind="toward"),
-        "holds",
-        "fails",
-    ),
-    (
-        "subspaces_hold_better_directions",
-        statistic("direction_before_step", to=0.9, direction="toward_real", dimension=4),
-        "holds",
-        "fails",
-    ),
-    ("plateaus_in_the_plane", statistic("relative_slope", to=1.2), "holds", "fails"),
-    ("regions_emerge_in_training", region("max_slope", 0.9, site=EARLY), "holds", "fails"),
-    ("regions_sharpen_with_layers", region("max_slope", 9.0, site=HOOK), "holds", "fails"),
-    ("region_changes_are_steep", region("excess_at_region_changes", -0.1, site=EARLY), "holds", "fails"),
-    ("space_is_spiky", lambda t: changed(t, t["source"] == "real_minus_covariance_random", to=-0.1), "holds", "fails"),
-]
-
-
-def verdict_of(claim: str, tables: dict[str, pd.DataFrame]) -> str:
-    verdicts = claims.evaluate(tables).set_index("id")["verdict"]
-    return verdicts[claim]
-
-
-def test_every_claim_is_falsified_here():
-    assert [claim.id for claim in claims.CLAIMS] == [claim for claim, *_ in FALSIFIED]
-
-
-@pytest.mark.parametrize(("claim", "falsify", "before", "after"), FALSIFIED, ids=[row[0] for row in FALSIFIED])
-def test_a_falsified_table_turns_the_verdict(tables, claim, falsify, before, after):
-    name = next(c.table for c in claims.CLAIMS if c.id == claim)
-    assert verdict_of(claim, tables) == before
-    assert verdict_of(claim, {**tables, name: falsify(tables[name])}) == after
+    return claim_tables()
 
 
 @pytest.mark.parametrize("claim", claims.CLAIMS, ids=[claim.id for claim in claims.CLAIMS])
 def test_a_claim_needs_its_table_alone(tables, claim):
     found = claims.evaluate({claim.table: tables[claim.table]}, [claim])
     assert list(found["id"]) == [claim.id]
-    missing = claims.untested({name: t for name, t in tables.items() if name != claim.table}, [claim])
+    missing = claims.untested({name: t for name, t in tables.items() if name != claim.table}, [claim], never=())
     assert list(missing["reason"]) == [f"no table {claim.table}"]
 
 
@@ -255,9 +36,36 @@ def test_every_claim_shows_a_figure_of_the_report(tables):
 
 def test_columns_follow_the_contract(tables):
     assert list(claims.evaluate(tables)) == [
-        *("id", "title", "source", "sentence", "statistic", "value", "low", "high"),
-        *("criterion", "verdict", "figure", "note"),
+        *("id", "title", "source", "sentence", "table", "statistic", "unit", "value", "low", "high"),
+        *("criterion", "lowest", "highest", "tolerance", "verdict", "figure", "note"),
     ]
+
+
+@pytest.mark.parametrize("claim", claims.CLAIMS, ids=[claim.id for claim in claims.CLAIMS])
+def test_a_claim_says_where_it_comes_from_what_it_is_in_and_what_margin_it_leaves(claim):
+    assert re.search(r"\b20\d\d\b|^ours", claim.source)
+    assert claim.unit
+    assert claim.tolerance.endswith(".")
+    assert claim.sentence.endswith(".")
+
+
+def test_claims_that_no_study_can_test_are_told_from_those_that_another_could():
+    reasons = claims.untested({}).set_index("id")
+    assert reasons.loc["plateaus", "kind"] == "needs other settings"
+    beyond = reasons[reasons["kind"] == "beyond this pipeline"]
+    assert len(beyond) == len(BEYOND)
+    assert "one model" in beyond.loc["larger_models_have_crisper_regions", "reason"]
+
+
+def test_the_ends_of_a_criterion_stand_beside_it(tables):
+    found = claims.evaluate(tables).set_index("id")
+    assert found.loc["plateau_angle", ["lowest", "highest"]].tolist() == [40, np.inf]
+    assert found.loc["kmeans_explains_72_to_87", ["lowest", "highest"]].tolist() == [0.72, 0.87]
+
+
+def test_ids_of_claims_are_unique():
+    ids = [claim.id for claim in (*claims.CLAIMS, *BEYOND)]
+    assert len(ids) == len(set(ids))
 
 
 def test_a_study_without_k_4_leaves_that_claim_out(tables):
@@ -320,7 +128,7 @@ def test_nothing_is_said_of_bits_that_no_sae_comes_down_to(tables):
     metrics = tables["dictionary_metrics"]
     dear = changed(metrics, (metrics["metric"] == "bits_per_vector") & (metrics["family"] == "topk"), by=30)
     reasons = claims.untested({"dictionary_metrics": dear}).set_index("id")["reason"]
-    expected = "no SAE with as few bits as k-means: SAEs need 36.5 or more, k-means 10 at most"
+    expected = "no kmeans fit at the bits of the SAEs: theirs are 36.51 to 158, its 8 to 10"
     assert reasons["saes_beat_kmeans_at_equal_bits"] == expected
 
 
@@ -402,3 +210,38 @@ def test_regions_of_one_site_do_not_show_sharpening(tables):
 def test_the_toy_alone_says_nothing_about_activations(tables):
     table = tables["spike_statistics"]
     assert "space_is_spiky" not in set(claims.evaluate({"spike_statistics": table[table["hook"] == "toy"]})["id"])
+
+
+def test_the_share_that_one_factor_explains_agrees_with_a_calculation_by_hand():
+    ends = {f"{m}_{end}": 0.0 for m in ("fvu_pooled", "fvu_per_row") for end in ("low", "high")}
+    straight = pd.DataFrame({"fvu_pooled": [1.0, 2, 3], "fvu_per_row": [2.0, 4, 6]}).assign(**ends)
+    assert share_by_one_factor(straight, n_draws=1)[0] == pytest.approx(1)
+    # c = 10/14 leaves 336/49 of a variation of 2.
+    falling = straight.assign(fvu_per_row=[3.0, 2, 1])
+    assert share_by_one_factor(falling, n_draws=1)[0] == pytest.approx(1 - 336 / 98)
+
+
+def test_nothing_vanishes_at_a_late_layer_that_was_not_there_early(tables):
+    table = tables["perturbation_comparisons"]
+    pair = {"real|toward_real", "real|toward_covariance_random"}
+    early = (table["experiment"] == "sensitive_directions") & (table["statistic"] == "auroc")
+    early &= table["a"].isin(pair) & table["b"].isin(pair)
+    row = claims.evaluate({"perturbation_comparisons": changed(table, early, to=0.5)}).set_index("id")
+    assert row.loc["vanishes_at_late_layer", "verdict"] == "undecided"
+    assert "nothing can vanish" in row.loc["vanishes_at_late_layer", "note"]
+
+
+def test_the_tilt_is_read_from_the_closed_form_where_no_probe_has_it(tables):
+    angles = tables["probe_angles"].replace("mass_mean_covariance", "sigma_inv_theta")
+    other = claims.evaluate({"probe_angles": angles}).set_index("id").loc["lr_is_tilted_in_the_model"]
+    assert other["value"] == pytest.approx(0.3)
+    few = {"probe_angles": angles[angles["probe_b"] != "sigma_inv_theta"]}
+    reasons = claims.untested(few).set_index("id")["reason"]
+    assert reasons["lr_is_tilted_in_the_model"].startswith("no cosine of logistic regression with mass_mean_covariance")
+
+
+def test_a_cascade_is_held_to_chance_at_the_same_shares(tables):
+    found = claims.evaluate(tables).set_index("id").loc["probes_filter_better_than_chance"]
+    # 0.9 (share^0.4 - share) at shares of 0.2 and 0.5
+    expected = 0.9 * (0.2**0.4 - 0.2 + 0.5**0.4 - 0.5) / 2
+    assert found["value"] == pytest.approx(expected)

@@ -38,7 +38,13 @@ EXPERIMENTS = {
         "trained",
         [
             (base, "covariance_mixture")
-            for base in ("real", "plus_latents_x4", "synthetic_sparsity_matched", "covariance_random")
+            for base in (
+                "real",
+                "plus_latents_x4",
+                "minus_latents_x4",
+                "synthetic_sparsity_matched",
+                "covariance_random",
+            )
         ],
     ),
     "latent_directions": (
@@ -52,6 +58,7 @@ EXPERIMENTS = {
                 "reconstruction_error",
                 "real_mixture",
                 "covariance_mixture",
+                "isotropic",
             )
         ],
     ),
@@ -62,6 +69,10 @@ RISE = {
     **{"toward_real": 40, "toward_covariance_random": 55, "real_mixture": 60, "covariance_mixture": 64},
     **{"isotropic": 110, "decoder_inactive": 42, "decoder_inactive_x8": 50, "reconstruction_error": 62},
 }
+
+
+# Metrics that have an interval.
+MEASURED = ("fvu", "ce", "token", "re", "latents_on", "least_squares", "bits")
 
 
 def dictionary_metrics() -> pd.DataFrame:
@@ -90,11 +101,12 @@ def dictionary_metrics() -> pd.DataFrame:
                 kinds = {"": 0.4, "_isotropic": 0.46, "_covariance_random": 0.41}
                 values |= {f"share_positive{kind}": share for kind, share in kinds.items()}
                 values |= {f"least_active{kind}": 0.1 for kind in kinds}
-                values["reencoding_jaccard"] = 0.4
+                values |= {"reencoding_jaccard": 0.4, "least_squares_growth": 1.1}
+                values |= {"latents_on": l0, "latents_on_isotropic": 40.0, "latents_on_covariance_random": 1.5 * l0}
             if data == "real" and family in ("kmeans", "topk"):
                 values["ce_loss_recovered"] = 1 - fvu
             for metric, value in values.items():
-                wide = 0.004 if metric.startswith(("fvu", "ce", "token", "re")) else np.nan
+                wide = 0.004 if metric.startswith(MEASURED) else np.nan
                 rows.append(("early", HOOK, data, family, fit, n, k, seed, metric, value, value - wide, value + wide))
     keys = ["capture", "hook", "data", "family", "fit", "n_latents", "k", "seed", "metric", "value", "low", "high"]
     return pd.DataFrame(rows, columns=keys).assign(n_rows=40_960, n_documents=640)
@@ -203,8 +215,10 @@ def probe_summary() -> pd.DataFrame:
 
 def probe_angles() -> pd.DataFrame:
     names = ("logistic_regression", "mass_mean", "mass_mean_covariance")
+    far = {("logistic_regression", "mass_mean"): 0.3, ("logistic_regression", "mass_mean_covariance"): 0.0}
+    far |= {("mass_mean", "mass_mean_covariance"): 0.2}
     rows = [
-        (HOOK, layer, train, a, b, v := 0.9 - 0.02 * layer - 0.1 * (train != "all"), v - 0.05, v + 0.05)
+        (HOOK, layer, train, a, b, v := 0.9 - 0.02 * layer - 0.1 * (train != "all") - far[a, b], v - 0.05, v + 0.05)
         for train in ("cities", "elements", "all")
         for layer in range(0, 31, 3)
         for i, a in enumerate(names)
@@ -349,10 +363,14 @@ def perturbation_comparisons() -> pd.DataFrame:
         ("late_layer", "real|toward_real", real, 0.52),
         ("plateaus_random_weights", "covariance_random|toward_covariance_random", real, 0.5),
         ("latent_bases", "plus_latents_x4|covariance_mixture", "covariance_random|covariance_mixture", 0.1),
+        ("latent_bases", "minus_latents_x4|covariance_mixture", "covariance_random|covariance_mixture", 0.1),
         ("latent_bases", "real|covariance_mixture", "synthetic_sparsity_matched|covariance_mixture", 0.2),
         ("latent_directions", "real|decoder_inactive", "real|covariance_mixture", 0.7),
         ("latent_directions", "real|decoder_inactive", "real|decoder_inactive_x8", 0.65),
         ("latent_directions", "real|reconstruction_error", "real|real_mixture", 0.5),
+        ("latent_directions", "real|decoder_inactive", "real|isotropic", 0.95),
+        ("latent_directions", "real|decoder_inactive", "real|real_mixture", 0.55),
+        ("latent_directions", "real|reconstruction_error", "real|isotropic", 0.9),
     ]
     rows = []
     for experiment, a, b, value in pairs:
@@ -360,8 +378,8 @@ def perturbation_comparisons() -> pd.DataFrame:
         for path in ("sphere", "straight"):
             rows.append((experiment, site, weights, path, "auroc", a, b, value, value - 0.02, value + 0.02))
             rows.append((experiment, site, weights, path, "median_difference_crossing", a, b, -9.0, -12.0, -6.0))
-            flatter = "median_difference_excess_sqrt_2kl"
-            rows.append((experiment, site, weights, path, flatter, a, b, -0.3, -0.4, -0.2))
+            flatter = ("median_difference_excess_sqrt_2kl", "median_difference_excess_l2")
+            rows += [(experiment, site, weights, path, name, a, b, -0.3, -0.4, -0.2) for name in flatter]
     keys = ["experiment", "site", "weights", "path", "statistic", "a", "b", "value", "low", "high"]
     return pd.DataFrame(rows, columns=keys).assign(n_prompts=24, threshold_nats=0.5)
 

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from actspace.claims.entry import Claim, NotTestedError, Tables, estimate_of, rows_of, where_tested
+from actspace.claims.entry import SIGN_ALONE, Claim, NotTestedError, Tables, estimate_of, rows_of, where_tested
 from actspace.claims.intervals import Above, Estimate, difference, mean
-from actspace.claims.probes import GEOMETRY_OF_TRUTH
+from actspace.claims.sources import GEOMETRY_OF_TRUTH
 from actspace.probes.causal_statistics import ODD, PROBE, UNDEFINED
 from actspace.report.summaries import groups
 
@@ -69,8 +69,10 @@ CLAIMS = (
         "that of logistic regression.",
         table="causal_effects",
         statistic="normalised indirect effect, mean of false to true and true to false, mass-mean minus logistic regression",
+        unit="normalised effect",
         compute=mass_mean_minus_lr,
         criterion=Above(0.0),
+        tolerance=SIGN_ALONE,
         figure="causal_effects",
         note="Published with directions added in several layers at once, each as long as the class means lie apart along it; "
         "at equal lengths (`scaling: class_distance`) logistic regression is added further. Must hold at every place "
@@ -79,13 +81,15 @@ CLAIMS = (
     Claim(
         id="truth_direction_beats_random",
         title="The truth direction moves answers more than random directions do",
-        source=f"our control for {GEOMETRY_OF_TRUTH}",
+        source=f"ours: a control for {GEOMETRY_OF_TRUTH}",
         sentence="The mass-mean direction moves the answer towards true when added and towards false when subtracted, "
         "further than random directions of the same norm move it either way.",
         table="causal_effects",
         statistic="share of random directions whose odd effect is smaller in size than that of mass-mean towards the truth",
+        unit="share of directions",
         compute=stronger_than_random,
         criterion=Above(0.95),
+        tolerance="0.05 below 1, ours: the usual level of a test.",
         figure="causal_effects",
         note="Must hold at every place and for every set that were tested.",
     ),

@@ -1,67 +1,32 @@
-"""Claims about sparse autoencoders (SAEs) against clusters, and about either against data and directions without structure."""
+"""Claims about sparse autoencoders (SAEs) against clusters: the bits that they need, and how pure their tokens are."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 
 import pandas as pd
 
-from actspace.claims.dictionaries import ENGELS, SHORTFORM, at_hook_points, best, by_place, select
-from actspace.claims.entry import Claim, NotTestedError, Tables, estimate_of, rows_of, where_tested
+from actspace.claims.dictionaries import SAES, any_of, at_hook_points
+from actspace.claims.entry import SIGN_ALONE, NotTestedError, claims_of, estimate_of
 from actspace.claims.intervals import Above, Estimate, Within, difference, everywhere, mean
-
-PROJECTS = "Heimersheim, LessWrong 2024: list of project ideas (SAEs vs clustering)"
-BETTER = ("topk", "batch_topk", "matryoshka", "jumprelu")
-SAES = (*BETTER, "l1", "given")
-LOW_K = 4
+from actspace.claims.sources import CLUSTER_IDEAS, SHARKEY
 
 
-def any_of(fits: pd.DataFrame, families: tuple[str, ...], *metrics: str) -> pd.DataFrame:
-    """Return the fits of several families to real activations that have all of some metrics.
-
-    Raises
-    ------
-    NotTestedError
-        If there is none.
-    """
-    chosen = fits[fits["family"].isin(families) & (fits["data"] == "real")]
-    has_all = set(metrics) <= set(chosen)
-    chosen = chosen.dropna(subset=list(metrics)) if has_all else chosen.iloc[:0]
-    if chosen.empty:
-        raise NotTestedError(f"no {' or '.join(families)} fit to real activations with {' and '.join(metrics)}")
-    return chosen
-
-
-def better_saes(fits: pd.DataFrame) -> Estimate:
-    """Unexplained variance of the best k-means minus that of the best SAE that is not trained with an L1 penalty."""
-    clusters, sae = best(select(fits, "kmeans")), best(any_of(fits, BETTER, "fvu_pooled"))
-    return difference(clusters, sae, f"{clusters.detail} and {sae.detail}")
-
-
-def low_k(fits: pd.DataFrame) -> Estimate:
-    """Unexplained variance of the best k-means minus that of the best TopK SAE with few active latents."""
-    saes = select(fits, "topk")
-    if not (saes["k"] <= LOW_K).any():
-        raise NotTestedError(f"no topk fit with k of at most {LOW_K} to real activations")
-    clusters, sae = best(select(fits, "kmeans")), best(saes[saes["k"] <= LOW_K])
-    return difference(clusters, sae, f"{clusters.detail} and {sae.detail}")
-
-
-def equal_bits(fits: pd.DataFrame) -> Estimate:
-    """Unexplained variance of each k-means minus the least that SAEs reach at as many bits."""
+def equal_bits(fits: pd.DataFrame, family: str) -> Estimate:
+    """Unexplained variance of each fit of a family minus the least that SAEs reach at as many bits."""
     saes = any_of(fits, SAES, "bits_per_vector", "fvu_pooled").sort_values("bits_per_vector")
-    clusters = any_of(fits, ("kmeans",), "bits_per_vector", "fvu_pooled")
-    least, most = saes["bits_per_vector"].iloc[0], clusters["bits_per_vector"].max()
+    others = any_of(fits, (family,), "bits_per_vector", "fvu_pooled")
+    least, most = saes["bits_per_vector"].min(), saes["bits_per_vector"].max()
     found = {
         f"{row['fit']} with {row['bits_per_vector']:.3g} bits": difference(
             estimate_of(row, "fvu_pooled"), at_bits(saes, row["bits_per_vector"])
         )
-        for _, row in clusters[clusters["bits_per_vector"].between(least, saes["bits_per_vector"].max())].iterrows()
+        for _, row in others[others["bits_per_vector"].between(least, most)].iterrows()
     }
     if not found:
+        theirs = f"{others['bits_per_vector'].min():.4g} to {others['bits_per_vector'].max():.4g}"
         raise NotTestedError(
-            f"no SAE with as few bits as k-means: SAEs need {least:.3g} or more, k-means {most:.3g} at most"
+            f"no {family} fit at the bits of the SAEs: theirs are {least:.4g} to {most:.4g}, its {theirs}"
         )
     return everywhere(found)
 
@@ -83,42 +48,6 @@ def _by_turns(low: pd.Series, high: pd.Series, bits: float) -> Estimate:
     a, b = estimate_of(low, "fvu_pooled"), estimate_of(high, "fvu_pooled")
     value, *ends = ((1 - share) * getattr(a, end) + share * getattr(b, end) for end in ("value", "low", "high"))
     return Estimate(value, *ends)
-
-
-def beyond_gaussian(tables: Tables, statistic: Callable[[pd.DataFrame], Estimate]) -> Estimate:
-    """Compute a statistic of the comparisons with the Gaussian null at every hook point."""
-    return where_tested(by_place(rows_of(tables, "dictionary_structure", null="gaussian")), statistic)
-
-
-def compared(fits: pd.DataFrame, family: str) -> pd.DataFrame:
-    """Return the fits of a family that were compared with the null.
-
-    Raises
-    ------
-    NotTestedError
-        If there is none.
-    """
-    rows = fits[fits["family"] == family]
-    if rows.empty:
-        raise NotTestedError(f"no {family} fit to both the real data and the surrogate")
-    return rows
-
-
-def structure_of(fits: pd.DataFrame, family: str) -> Estimate:
-    """Return what each fit of a family, of the largest size, finds beyond the covariance."""
-    rows = compared(fits, family)
-    rows = rows[rows["n_latents"] == rows["n_latents"].max()]
-    return everywhere({str(row["fit"]): estimate_of(row) for _, row in rows.iterrows()})
-
-
-def more_than_clusters(fits: pd.DataFrame) -> Estimate:
-    """Most structure that any TopK SAE finds beyond the covariance, minus the most that any k-means finds."""
-    most = {}
-    for family in ("topk", "kmeans"):
-        rows = compared(fits, family)
-        most[family] = rows.iloc[int(rows["value"].to_numpy().argmax())]
-    a, b = most["topk"], most["kmeans"]
-    return difference(estimate_of(a), estimate_of(b), f"{a['fit']} and {b['fit']}")
 
 
 def purer_than_random(fits: pd.DataFrame) -> Estimate:
@@ -143,145 +72,61 @@ def clusters_purer(fits: pd.DataFrame) -> Estimate:
     return difference(clusters, latents, f"{clusters.value:.3g} and {latents.value:.3g}")
 
 
-def overlap_after_reencoding(fits: pd.DataFrame) -> Estimate:
-    """Share of active latents that stay when the reconstruction of each SAE is encoded again."""
-    saes = any_of(fits, SAES, "reencoding_jaccard")
-    return everywhere({str(row["fit"]): estimate_of(row, "reencoding_jaccard") for _, row in saes.iterrows()})
-
-
-def seeds_agree(tables: Tables) -> Estimate:
-    """Excess of the best cosines between two seeds over random directions; beside it that of fits to Gaussian data."""
-    pairs = rows_of(tables, "dictionary_matches", relation="seed", data="real")
-    found = everywhere({f"{r['fit']} in {r['other']}": estimate_of(r, "excess_cosine") for _, r in pairs.iterrows()})
-    table = tables["dictionary_matches"]
-    null = table[(table["relation"] == "seed") & (table["data"] == "gaussian")]["excess_cosine"]
-    detail = f"fits to Gaussian data: {null.mean():.3g}" if len(null) else ""
-    return Estimate(found.value, found.low, found.high, "; ".join(filter(None, [found.detail, detail])))
-
-
-def _claim(**fields: object) -> Claim:
-    return Claim(**({"table": "dictionary_metrics"} | fields))  # type: ignore[arg-type]
-
-
+_claim = claims_of(table="dictionary_metrics")
 CLAIMS = (
-    _claim(
-        id="better_saes_explain_more",
-        title="Better SAEs explain more than k-means",
-        source=SHORTFORM,
-        sentence="k-means leaves more variance unexplained than SAEs that are better than vanilla ones.",
-        statistic="unexplained variance (A) of the best k-means minus that of the best SAE without an L1 penalty",
-        compute=partial(at_hook_points, statistic=better_saes),
-        criterion=Above(0.0),
-        figure="unexplained_variance",
-        note="The SAEs have more active latents, and need more bits per vector, than k-means.",
-    ),
-    _claim(
-        id="low_k_saes_match_kmeans",
-        title="SAEs with few active latents are at least as good as k-means",
-        source=ENGELS,
-        sentence="An SAE with a low k should be at least as good as k-means; if it is not, something is wrong.",
-        statistic=f"unexplained variance (A) of the best k-means minus that of the best TopK SAE with k of at most {LOW_K}",
-        compute=partial(at_hook_points, statistic=low_k),
-        criterion=Above(-0.01),
-        figure="unexplained_variance",
-        note="The tolerance of 0.01, and 4 for a low k (the k of the same comment), are ours.",
-    ),
     _claim(
         id="saes_beat_kmeans_at_equal_bits",
         title="At equal description length SAEs explain more than k-means",
-        source=f"ours; {PROJECTS} asks how much better SAEs are than clustering",
+        source=f"ours; {CLUSTER_IDEAS} asks how much better SAEs are than clustering",
         sentence="Told in as many bits per vector, SAEs leave less variance unexplained than k-means.",
         statistic="unexplained variance (A) of k-means minus the least of SAEs, one or two by turns, at as many bits",
-        compute=partial(at_hook_points, statistic=equal_bits),
+        unit="fraction of variance",
+        compute=partial(at_hook_points, statistic=partial(equal_bits, family="kmeans")),
         criterion=Above(0.0),
+        tolerance=SIGN_ALONE,
         figure="description_length",
         note="Only where the study has SAEs with both fewer and more bits than a k-means: nothing is extrapolated.",
     ),
     _claim(
-        id="structure_beyond_covariance",
-        title="Activations cluster better than their covariance explains",
-        source=f"ours; {SHORTFORM} asks whether explained variance shows structure",
-        sentence="k-means leaves less variance of real activations unexplained than of Gaussian data with the same "
-        "mean and covariance.",
-        table="dictionary_structure",
-        statistic="unexplained variance (A) of k-means on the Gaussian surrogate minus that on real data, largest K",
-        compute=partial(beyond_gaussian, statistic=partial(structure_of, family="kmeans")),
+        id="saes_beat_pca_at_equal_bits",
+        title="SAEs describe activations in fewer bits than a dense basis",
+        source=f"{SHARKEY}; this test is ours",
+        sentence="Latents that are seldom on make the description of each input shorter: told in as many bits per vector, SAEs "
+        "leave less variance unexplained than principal components.",
+        statistic="unexplained variance (A) of PCA minus the least of SAEs, one or two by turns, at as many bits",
+        unit="fraction of variance",
+        compute=partial(at_hook_points, statistic=partial(equal_bits, family="pca")),
         criterion=Above(0.0),
-        figure="structure",
-        note="We know of no published test.",
-    ),
-    _claim(
-        id="saes_find_structure_beyond_covariance",
-        title="SAEs explain activations better than their covariance does",
-        source=f"ours; {SHORTFORM} asks whether explained variance shows structure",
-        sentence="TopK SAEs leave less variance of real activations unexplained than of Gaussian data with the same mean "
-        "and covariance.",
-        table="dictionary_structure",
-        statistic="unexplained variance (A) of every TopK SAE on the Gaussian surrogate minus that on real data, "
-        "largest size",
-        compute=partial(beyond_gaussian, statistic=partial(structure_of, family="topk")),
-        criterion=Above(0.0),
-        figure="structure",
-        note="Structure that an SAE finds need not be sparse features: clusters are structure too.",
-    ),
-    _claim(
-        id="saes_find_more_structure_than_clusters",
-        title="SAEs find more structure beyond the covariance than clustering does",
-        source=f"ours; {PROJECTS} asks whether SAEs find more than the clusters of a dataset",
-        sentence="Of what the covariance does not explain, some TopK SAE explains more than any k-means.",
-        table="dictionary_structure",
-        statistic="unexplained variance (A), surrogate minus real: the largest of TopK SAEs minus the largest of k-means",
-        compute=partial(beyond_gaussian, statistic=more_than_clusters),
-        criterion=Above(0.0),
-        figure="structure",
-        note="An SAE with many active latents leaves little unexplained of either kind of data, so little of its "
-        "difference is left; the figure shows it as a share as well.",
+        tolerance=SIGN_ALONE,
+        figure="description_length",
+        note="The author doubts that any formula captures what is meant: one latent per datum would make each description short "
+        "and the dictionary as long as the data, whose length is not counted here.",
     ),
     _claim(
         id="latents_purer_than_random",
         title="Latents are purer than random directions",
-        source=f"ours; {PROJECTS}, after Szegedy et al. (2013): random directions look interpretable too",
+        source=f"ours; {CLUSTER_IDEAS}, after Szegedy et al., 2013: random directions look interpretable too",
         sentence="The tokens at which a latent of an SAE is most active are more often one and the same than those of a "
         "random direction.",
         statistic="token purity of the latents of every SAE minus that of random directions",
+        unit="share of top tokens",
         compute=partial(at_hook_points, statistic=purer_than_random),
         criterion=Above(0.0),
+        tolerance=SIGN_ALONE,
         figure="unexplained_variance",
         note="Purity of tokens is a stand-in for being interpretable that needs no judge.",
     ),
     _claim(
         id="clusters_as_pure_as_latents",
         title="Clusters are about as pure as latents",
-        source=f"{PROJECTS}: a question, whether clusters appear similarly interpretable",
+        source=f"{CLUSTER_IDEAS}: a question, whether clusters appear similarly interpretable",
         sentence="The tokens of a cluster are about as often one and the same as the top tokens of a latent of an SAE.",
         statistic="token purity of k-means minus that of TopK SAEs, each in the mean over fits",
+        unit="share of top tokens",
         compute=partial(at_hook_points, statistic=clusters_purer),
         criterion=Within(-0.1, 0.1),
+        tolerance="0.1 either side of 0, ours: the post asks whether they are similar.",
         figure="unexplained_variance",
-        note="The tolerance of 0.1 is ours. Purity of tokens is a stand-in for being interpretable that needs no judge.",
-    ),
-    _claim(
-        id="reencoding_changes_latents",
-        title="A reconstruction switches on other latents",
-        source="Heimersheim, comment on the shortform on k-means and SAEs, LessWrong",
-        sentence="Fed back into the encoder, the reconstruction of an SAE does not switch on the latents that it was made of.",
-        statistic="mean overlap (Jaccard) of the latents that an activation and its reconstruction switch on, every SAE",
-        compute=partial(at_hook_points, statistic=overlap_after_reencoding),
-        criterion=Within(0.0, 0.5),
-        figure="unexplained_variance",
-        note="The author mentions it without a number; the limit of one half is ours.",
-    ),
-    _claim(
-        id="seeds_agree_above_chance",
-        title="Fits with different seeds find the same directions",
-        source="ours",
-        sentence="The latents of a fit have more similar ones in a fit with another seed than random directions would.",
-        table="dictionary_matches",
-        statistic="mean cosine of best matches between seeds minus that with random directions, every pair",
-        compute=seeds_agree,
-        criterion=Above(0.0),
-        figure="dictionary_matches",
-        note="Intervals are over latents, of these very fits. Directions drawn from the subspace in which activations lie "
-        "would be more alike than random ones.",
+        note="Purity of tokens is a stand-in for being interpretable that needs no judge.",
     ),
 )

@@ -6,9 +6,10 @@ import pandas as pd
 
 from actspace.claims.entry import Claim, NotTestedError, Tables, estimate_of, rows_of, where_tested
 from actspace.claims.intervals import Above, Estimate, Within
+from actspace.claims.sources import IDEAS
 from actspace.probes.unions import SUM, strongest_part
 
-QUESTION = "our question, after Heimersheim, LessWrong: list of short project ideas"
+QUESTION = f"{IDEAS} (short: testing the linear representation hypothesis); a question, this test is ours"
 TOLERANCE = 0.05
 
 
@@ -50,10 +51,12 @@ CLAIMS = (
         sentence="The activation of a combination of concepts is mostly the sum of its parts' effects.",
         table="concept_unions",
         statistic="of what the part that explains most leaves of held-out combinations, the share that the sum of parts explains",
+        unit="share of variance",
         compute=sums_of_parts,
         criterion=Above(0.5),
+        tolerance="The limit of one half is ours: the post gives no number.",
         figure="concept_unions",
-        note="The post asks this and expects a yes; the statistic and the limit of one half are ours. The strongest part "
+        note="The post asks this and expects a yes. The strongest part "
         "stands aside, for at the last token that is the noun itself. The interval spans all layers after the embedding.",
     ),
     Claim(
@@ -63,10 +66,12 @@ CLAIMS = (
         sentence="Grades of a concept go different lengths in one direction, and not in directions of their own.",
         table="concept_intensity",
         statistic="cosine of a grade's effect on a held-out adjective with the mean effect of that grade, minus with those of the others",
+        unit="cosine",
         compute=gap_of_grades,
         criterion=Within(-TOLERANCE, TOLERANCE),
+        tolerance=f"{TOLERANCE:g} either side of 0, ours: the post gives no number.",
         figure="concept_intensity",
-        note=f"The post asks this; the statistic and the tolerance of {TOLERANCE:g} are ours. The word for a grade is itself "
+        note="The post asks this and expects a yes. The word for a grade is itself "
         "something the model reads, so a gap may tell words apart and not intensities. The interval spans all layers.",
     ),
 )

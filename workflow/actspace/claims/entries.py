@@ -6,26 +6,51 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from actspace.claims import causal, clusters, concepts, dictionaries, latents, optima, perturbations, probes, regions
-from actspace.claims.entry import Claim, NotTestedError, Tables
+from actspace.claims import (
+    causal,
+    clusters,
+    concepts,
+    definitions,
+    dictionaries,
+    directions,
+    latents,
+    monitoring,
+    optima,
+    plateaus,
+    probes,
+    regions,
+    structure,
+    switching,
+    toy,
+)
+from actspace.claims.beyond import BEYOND
+from actspace.claims.entry import Beyond, Claim, NotTestedError, Tables
 from actspace.claims.intervals import judge
 
 CLAIMS: tuple[Claim, ...] = (
+    *toy.CLAIMS,
     *probes.CLAIMS,
+    *monitoring.CLAIMS,
     *causal.CLAIMS,
     *concepts.CLAIMS,
     *dictionaries.CLAIMS,
+    *definitions.CLAIMS,
     *clusters.CLAIMS,
-    *perturbations.CLAIMS,
+    *structure.CLAIMS,
+    *switching.CLAIMS,
+    *plateaus.CLAIMS,
+    *directions.CLAIMS,
     *latents.CLAIMS,
     *optima.CLAIMS,
     *regions.CLAIMS,
 )
 COLUMNS = (
-    *("id", "title", "source", "sentence", "statistic", "value", "low", "high"),
-    *("criterion", "verdict", "figure", "note"),
+    *("id", "title", "source", "sentence", "table", "statistic", "unit", "value", "low", "high"),
+    *("criterion", "lowest", "highest", "tolerance", "verdict", "figure", "note"),
 )
-UNTESTED_COLUMNS = ("id", "title", "source", "sentence", "reason")
+UNTESTED_COLUMNS = ("id", "title", "source", "sentence", "reason", "kind")
+OTHER_SETTINGS, BEYOND_PIPELINE = "needs other settings", "beyond this pipeline"
+"""Kinds of untested claims: those that another study could test, and those that none can."""
 
 
 def evaluate(tables: Tables, claims: Sequence[Claim] = CLAIMS) -> pd.DataFrame:
@@ -34,10 +59,7 @@ def evaluate(tables: Tables, claims: Sequence[Claim] = CLAIMS) -> pd.DataFrame:
     Parameters
     ----------
     tables : mapping from table name to DataFrame
-        Any of `dictionary_metrics`, `dictionary_structure`, `dictionary_matches`, `toy_truth`,
-        `probe_summary`, `causal_effects`, `concept_unions`, `concept_intensity`, `perturbation_statistics`,
-        `perturbation_comparisons`, `optima_statistics`, `plane_statistics`, `region_statistics` and `spike_statistics`;
-        others are not read.
+        The tables of a study; those that no claim names are not read.
 
     Returns
     -------
@@ -52,14 +74,20 @@ def evaluate(tables: Tables, claims: Sequence[Claim] = CLAIMS) -> pd.DataFrame:
     return pd.DataFrame(records, columns=list(COLUMNS))
 
 
-def untested(tables: Tables, claims: Sequence[Claim] = CLAIMS) -> pd.DataFrame:
-    """List the claims that `evaluate` leaves out, with what was missing for each."""
+def untested(tables: Tables, claims: Sequence[Claim] = CLAIMS, never: Sequence[Beyond] = BEYOND) -> pd.DataFrame:
+    """List the claims that `evaluate` leaves out with what was missing for each, and then those that no study can test.
+
+    Returns
+    -------
+    DataFrame with the columns `UNTESTED_COLUMNS`; `kind` is `OTHER_SETTINGS` or `BEYOND_PIPELINE`
+    """
     records = []
     for claim in claims:
         try:
             claim.compute(tables)
         except NotTestedError as missing:
-            records.append((claim.id, claim.title, claim.source, claim.sentence, str(missing)))
+            records.append((claim.id, claim.title, claim.source, claim.sentence, str(missing), OTHER_SETTINGS))
+    records += [(c.id, c.title, c.source, c.sentence, c.reason, BEYOND_PIPELINE) for c in never]
     return pd.DataFrame(records, columns=list(UNTESTED_COLUMNS))
 
 
@@ -70,11 +98,15 @@ def _record(claim: Claim, tables: Tables) -> dict[str, str | float]:
         "title": claim.title,
         "source": claim.source,
         "sentence": claim.sentence,
+        "table": claim.table,
         "statistic": claim.statistic + (f" [{estimate.detail}]" if estimate.detail else ""),
+        "unit": claim.unit,
         "value": estimate.value,
         "low": estimate.low,
         "high": estimate.high,
         "criterion": claim.criterion.text,
+        **dict(zip(("lowest", "highest"), claim.criterion.ends, strict=True)),
+        "tolerance": claim.tolerance,
         "verdict": judge(estimate, claim.criterion),
         "figure": claim.figure,
         "note": " ".join(text for text in (claim.note, _sentence(estimate.reservation)) if text),

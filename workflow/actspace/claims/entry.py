@@ -11,6 +11,9 @@ from actspace.claims.intervals import Criterion, Estimate, everywhere
 
 Tables = Mapping[str, pd.DataFrame]
 
+SIGN_ALONE = "None: the sign alone is claimed."
+CHANCE_ALONE = "None: 0.5 is chance, and the order alone is claimed."
+
 
 class NotTestedError(Exception):
     """The study has no rows for a claim; the text says which are missing."""
@@ -23,15 +26,20 @@ class Claim:
     Parameters
     ----------
     id, title, sentence, source, note : str
-        The claim in one sentence of our own; where it was published; what a reader must know beside the verdict.
+        The claim in one sentence of our own; where it was published, by whom and when; what a reader must know beside
+        the verdict, above all where its authors corrected it.
     table : str
         The table that the statistic reads.
     statistic : str
         What is computed, in words.
+    unit : str
+        What value, interval and criterion are in.
     compute : callable
         Tables to `Estimate`; raises `NotTestedError` where the study lacks the rows.
     criterion : Above or Within
         What the whole interval must meet for the claim to hold, and miss for it to fail.
+    tolerance : str
+        What margin the criterion leaves around what was published, and where its limits come from.
     figure : str
         Id of the figure that shows it.
     """
@@ -42,10 +50,32 @@ class Claim:
     sentence: str
     table: str
     statistic: str
+    unit: str
     compute: Callable[[Tables], Estimate]
     criterion: Criterion
+    tolerance: str
     figure: str
     note: str = ""
+
+
+def claims_of(**shared: object) -> Callable[..., Claim]:
+    """Return a function that makes claims with some fields in common; those it is given stand above the shared ones."""
+
+    def claim(**own: object) -> Claim:
+        return Claim(**(shared | own))  # type: ignore[arg-type]
+
+    return claim
+
+
+@dataclass(frozen=True)
+class Beyond:
+    """A published claim that no study of this pipeline can test, and why; the other fields as in `Claim`."""
+
+    id: str
+    title: str
+    source: str
+    sentence: str
+    reason: str
 
 
 def rows_of(tables: Tables, name: str, **wanted: object) -> pd.DataFrame:

@@ -80,6 +80,11 @@ class Above:
     limit: float
 
     @property
+    def ends(self) -> tuple[float, float]:
+        """Lowest and highest value that meet it."""
+        return self.limit, math.inf
+
+    @property
     def text(self) -> str:
         """Say the criterion in words."""
         return f"greater than {self.limit:g}"
@@ -97,6 +102,11 @@ class Within:
 
     lowest: float
     highest: float
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """Lowest and highest value that meet it."""
+        return self.lowest, self.highest
 
     @property
     def text(self) -> str:

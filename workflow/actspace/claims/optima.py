@@ -10,15 +10,14 @@ from functools import partial
 
 import pandas as pd
 
-from actspace.claims.entry import Claim, NotTestedError, Tables, estimate_of, rows_of
+from actspace.claims.entry import CHANCE_ALONE, SIGN_ALONE, NotTestedError, Tables, claims_of, estimate_of, rows_of
 from actspace.claims.intervals import Above, Estimate, complement, everywhere
+from actspace.claims.sources import PLATEAUS_1, PLATEAUS_3
+from actspace.claims.sweeps import CHANCE
 from actspace.perturbations.statistics import at_one_threshold
 
-POST = "Heimersheim & Mendel, LessWrong 2024: activation plateaus and sensitive directions in GPT-2"
 OPTIMA, PLANES = "sensitivity_optima", "three_activations"
 WITH_REAL, THREE_RANDOM = "real_and_two_random", "three_random"
-CHANCE = 0.5
-CORNERS_TABLE = {"table": "optima_statistics", "figure": f"triangles_{OPTIMA}"}
 
 
 def _statistics(tables: Tables, **wanted: object) -> pd.DataFrame:
@@ -69,68 +68,71 @@ def _of(row: pd.Series) -> Estimate:
     return replace(estimate_of(row), detail=f"{int(row['n_prompts'])} prompts")
 
 
+_claim = claims_of(
+    table="optima_statistics",
+    figure=f"triangles_{OPTIMA}",
+    unit="share won",
+    criterion=Above(CHANCE),
+    tolerance=CHANCE_ALONE,
+)
 CLAIMS = (
-    Claim(
+    _claim(
         id="real_other_is_an_optimum",
         title="Directions towards real activations are local optima of sensitivity",
-        source=POST,
+        source=PLATEAUS_3,
         sentence="Among directions between a real and two random targets, the one towards the real target changes the "
         "output earliest in its neighbourhood.",
         statistic="share of comparisons in which the real corner crosses before its two nearest neighbours, towards "
         "targets",
         compute=partial(corner, kind="toward"),
-        criterion=Above(CHANCE),
         note="Only two of hundreds of directions are tried. An interpolated target lies nearer the mean, so that the "
         "neighbours undo more of the base's own deviation: what random corners reach is the fair comparison.",
-        **CORNERS_TABLE,
     ),
-    Claim(
+    _claim(
         id="real_mixture_is_an_optimum",
         title="Real directions are local optima under the corrected baseline",
-        source=f"{POST}; mixtures in place of directions towards targets are ours",
+        source=f"{PLATEAUS_3}; mixtures in place of directions towards targets are ours",
         sentence="Among mixtures of a real and two covariance-random differences, the real one changes the output "
         "earliest in its neighbourhood.",
         statistic="share of comparisons in which the real corner crosses before its two nearest neighbours, mixtures",
         compute=partial(corner, kind="mixture"),
-        criterion=Above(CHANCE),
         note="Neither direction contains the base activation.",
-        **CORNERS_TABLE,
     ),
-    Claim(
+    _claim(
         id="real_corner_beats_random_corner",
         title="A real corner is an optimum more often than a random one",
-        source=f"{POST}; this comparison is ours",
+        source=f"{PLATEAUS_3}; this comparison is ours",
         sentence="The direction towards a real target crosses before its neighbours more often than directions towards "
         "random targets do.",
         statistic="share of comparisons won by the real corner minus that won by random corners, paired by prompt",
         compute=partial(corner_excess, kind="toward"),
         criterion=Above(0.0),
-        **CORNERS_TABLE,
+        tolerance=SIGN_ALONE,
     ),
-    Claim(
+    _claim(
         id="subspaces_hold_better_directions",
         title="Random subspaces hold more sensitive directions nearby",
-        source=f"{POST} (as a caveat: two directions of 768 were tried); this test is ours",
+        source=f"{PLATEAUS_3} (as a caveat: two directions of 768 were tried); this test is ours",
         sentence="In a subspace of many random dimensions, a direction towards a real activation is no local optimum: "
         "one step downhill crosses earlier.",
-        table="optima_statistics",
         statistic="share of directions towards real activations that a step downhill beats, in the largest subspace",
         compute=partial(step_first, direction="toward_real", control="toward_covariance_random"),
-        criterion=Above(CHANCE),
         figure=f"subspaces_{OPTIMA}",
         note="The step follows the gradient of the crossing, measured with the same model and prompt; its length is "
         "fixed, so that a direction may also be an optimum at a smaller scale.",
     ),
-    Claim(
+    _claim(
         id="plateaus_in_the_plane",
         title="In the plane through three real activations, the output is flat around each",
-        source=f"{POST}; seen there in a picture, this statistic is ours",
+        source=f"{PLATEAUS_1}; seen there in a picture, this statistic is ours",
         sentence="Around each of three real activations the output changes less per shift than halfway between them.",
         table="plane_statistics",
         statistic="1 minus the slope of the late L2 distance around an activation over the slope around the midpoints of "
         "its two sides",
+        unit="share of slope",
         compute=flat_around_activations,
         criterion=Above(0.0),
+        tolerance=SIGN_ALONE,
         figure=f"planes_{PLANES}",
         note="Measured in the context of the first prompt, in which the other two activations are out of place.",
     ),

@@ -1,4 +1,4 @@
-"""Claims about truth directions: the toy with closed-form answers, and probes on the statements of the study."""
+"""Claims about truth directions: probes on the statements of the study."""
 
 from __future__ import annotations
 
@@ -7,46 +7,14 @@ from functools import partial
 
 import pandas as pd
 
-from actspace.claims.entry import Claim, NotTestedError, Tables, estimate_of, rows_of, where_tested
-from actspace.claims.intervals import Above, Estimate, Within, difference
+from actspace.claims.entry import SIGN_ALONE, Claim, NotTestedError, Tables, estimate_of, rows_of, where_tested
+from actspace.claims.intervals import Above, Estimate, Within, difference, mean
+from actspace.claims.sources import GEOMETRY_OF_TRUTH, LESSON
 
-GEOMETRY_OF_TRUTH = "Marks & Tegmark, 2023: The Geometry of Truth"
-LESSON = "Heimersheim, LessWrong: shortform on a lesson of the Geometry of Truth paper"
 TOLERANCE = 0.05
+TILTED = ("mass_mean_covariance", "sigma_inv_theta")
+"""Names that the direction of mass-mean with the covariance may have."""
 BEST_LAYER = "The best layer is chosen on the scores that are reported, which flatters it a little."
-
-
-def toy_score(tables: Tables, probe: str, metric: str) -> Estimate:
-    """Read one score of one probe on the toy."""
-    return estimate_of(rows_of(tables, "toy_truth", probe=probe, metric=metric).iloc[0])
-
-
-def tilt_of_logistic_regression(tables: Tables) -> Estimate:
-    """Cosine of LR with Σ⁻¹θ minus its cosine with theta."""
-    tilted = toy_score(tables, "logistic_regression", "cosine_to_sigma_inv_theta")
-    plain = toy_score(tables, "logistic_regression", "cosine_to_theta")
-    return difference(tilted, plain, f"{tilted.value:.3f} and {plain.value:.3f}")
-
-
-def mass_mean_cosine(tables: Tables) -> Estimate:
-    """Cosine of the mass-mean direction with theta."""
-    return toy_score(tables, "mass_mean", "cosine_to_theta")
-
-
-def shuffled_cosine(tables: Tables) -> Estimate:
-    """Cosine with theta of LR on data shuffled within class."""
-    found = toy_score(tables, "shuffled_logistic_regression", "cosine_to_theta")
-    diagonal = rows_of(
-        tables, "toy_truth", probe="shuffled_logistic_regression", metric="cosine_to_diag_inv_theta"
-    ).iloc[0]
-    detail = f"its cosine with diag(Σ)⁻¹θ is {diagonal['value']:.3f}"
-    return Estimate(found.value, found.low, found.high, detail)
-
-
-def toy_advantage(tables: Tables) -> Estimate:
-    """Accuracy of LR minus accuracy of mass-mean on the toy."""
-    better = toy_score(tables, "logistic_regression", "accuracy")
-    return difference(better, toy_score(tables, "mass_mean", "accuracy"))
 
 
 def held_out(tables: Tables) -> dict[str, pd.DataFrame]:
@@ -98,82 +66,76 @@ def on_held_out(tables: Tables, statistic: Callable[[pd.DataFrame], Estimate]) -
     return where_tested(held_out(tables), statistic)
 
 
+def tilt_in_the_model(tables: Tables) -> Estimate:
+    """Cosine of LR with mass-mean with covariance minus its cosine with mass-mean, mean over layers, by training set."""
+    table = rows_of(tables, "probe_angles")
+    deep = table[table["layer"] > 0]
+    return where_tested({str(name): rows for name, rows in deep.groupby("train_set", sort=False)}, mean_tilt)
+
+
+def mean_tilt(angles: pd.DataFrame) -> Estimate:
+    """Average the tilt of LR over layers; the mean of the ends is valid however the layers depend on one another."""
+    tilted, plain = (_cosine_with_lr(angles, names) for names in (TILTED, ("mass_mean",)))
+    shared = [layer for layer in plain if layer in tilted]
+    if not shared:
+        raise NotTestedError(f"no cosine of logistic regression with {TILTED[0]} after layer 0")
+    found = mean([difference(tilted[layer], plain[layer]) for layer in shared])
+    return Estimate(found.value, found.low, found.high, f"{len(shared)} layers")
+
+
+def _cosine_with_lr(angles: pd.DataFrame, names: tuple[str, ...]) -> dict[int, Estimate]:
+    """Read the cosine of LR with the first of some probes that is there, by layer."""
+    for name in names:
+        rows = angles[[{a, b} == {"logistic_regression", name} for a, b in angles[["probe_a", "probe_b"]].to_numpy()]]
+        if len(rows):
+            return {int(row["layer"]): estimate_of(row) for _, row in rows.iterrows()}
+    return {}
+
+
 CLAIMS = (
     Claim(
-        id="lr_finds_tilted_direction",
-        title="Logistic regression finds a tilted direction",
-        source=f"{GEOMETRY_OF_TRUTH}; {LESSON}",
-        sentence="With a nuisance direction that is uncorrelated with truth but not orthogonal to it, logistic "
-        "regression "
-        "finds Σ⁻¹θ and not the truth direction theta.",
-        table="toy_truth",
-        statistic="cosine of the logistic-regression direction with Σ⁻¹θ minus its cosine with theta",
-        compute=tilt_of_logistic_regression,
+        id="lr_is_tilted_in_the_model",
+        title="Logistic regression is tilted by the model's covariance, too",
+        source=f"{LESSON}: what it leads one to expect of a model; this statistic is ours",
+        sentence="On the statements of the study, the direction of logistic regression is nearer to the difference of the "
+        "class means after division by the covariance than to that difference itself.",
+        table="probe_angles",
+        statistic="cosine of logistic regression with mass-mean with covariance minus that with mass-mean, mean over layers "
+        "after the embedding",
+        unit="cosine",
+        compute=tilt_in_the_model,
         criterion=Above(0.0),
-        figure="toy_truth",
-        note="A toy with known answers: a check of the methods and not of the model.",
-    ),
-    Claim(
-        id="mass_mean_finds_feature",
-        title="Mass-mean finds the feature direction",
-        source=f"{GEOMETRY_OF_TRUTH}; {LESSON}",
-        sentence="The difference between the class means points along the truth direction itself.",
-        table="toy_truth",
-        statistic="cosine of the mass-mean direction with theta",
-        compute=mass_mean_cosine,
-        criterion=Above(0.99),
-        figure="toy_truth",
-        note="The limit of 0.99 is ours. A toy: a check of the methods and not of the model.",
-    ),
-    Claim(
-        id="lr_is_better_probe",
-        title="The tilted direction is the better probe",
-        source=f"{GEOMETRY_OF_TRUTH}; {LESSON}",
-        sentence="Although it misses the feature direction, logistic regression tells true from false more accurately.",
-        table="toy_truth",
-        statistic="accuracy of logistic regression minus accuracy of mass-mean on the toy",
-        compute=toy_advantage,
-        criterion=Above(0.0),
-        figure="toy_truth",
-        note="A toy: a check of the methods and not of the model.",
-    ),
-    Claim(
-        id="shuffled_lr_finds_feature",
-        title="Shuffling away the covariance recovers the feature",
-        source="comment on Heimersheim's shortform, LessWrong",
-        sentence="Fitted to data whose coordinates were shuffled independently within each class, a linear probe "
-        "finds theta.",
-        table="toy_truth",
-        statistic="cosine with theta of logistic regression on the shuffled data",
-        compute=shuffled_cosine,
-        criterion=Above(0.99),
-        figure="toy_truth",
-        note="Shuffling keeps each coordinate's variance, so the probe finds diag(Σ)⁻¹θ; that is theta only where "
-        "the marginal variances are equal. The limit of 0.99 is ours.",
+        tolerance=SIGN_ALONE,
+        figure="probe_angles",
+        note="A penalty on its weights turns logistic regression towards mass-mean, and shrinking the covariance does the same "
+        "to the other direction.",
     ),
     Claim(
         id="truth_probe_beats_layer_0",
         title="Truth is more than surface features",
-        source=f"{GEOMETRY_OF_TRUTH} (truth is linearly represented in the middle layers of large models)",
-        sentence="A linear probe inside the model tells true from false statements about unseen entities better than "
-        "the "
+        source=f"{GEOMETRY_OF_TRUTH}: truth is linearly represented inside large models; the comparison with layer 0 is ours",
+        sentence="A linear probe inside the model tells true from false statements about unseen entities better than the "
         "same probe on the embedding.",
         table="probe_summary",
         statistic="accuracy of logistic regression at its best layer minus its accuracy at layer 0, held-out entities",
+        unit="accuracy",
         compute=partial(on_held_out, statistic=gain_over_layer_0),
         criterion=Above(0.0),
+        tolerance=SIGN_ALONE,
         figure="probe_layers",
         note=f"Published for much larger models; small ones may know surface features only. {BEST_LAYER}",
     ),
     Claim(
         id="truth_probe_beats_shuffled_labels",
         title="Probes find more than chance",
-        source=f"our control for {GEOMETRY_OF_TRUTH}",
+        source=f"ours: a control for {GEOMETRY_OF_TRUTH}",
         sentence="A linear probe does better than the same probe trained on shuffled labels.",
         table="probe_summary",
         statistic="accuracy of logistic regression at its best layer minus that of shuffled labels, held-out entities",
+        unit="accuracy",
         compute=partial(on_held_out, statistic=gain_over_shuffled_labels),
         criterion=Above(0.0),
+        tolerance=SIGN_ALONE,
         figure="probe_layers",
         note=BEST_LAYER,
     ),
@@ -184,9 +146,11 @@ CLAIMS = (
         sentence="On held-out statements the mass-mean direction is about as accurate as logistic regression.",
         table="probe_summary",
         statistic="accuracy of mass-mean minus accuracy of logistic regression at the layer best for the two",
+        unit="accuracy",
         compute=partial(on_held_out, statistic=mass_mean_against_lr),
         criterion=Within(-TOLERANCE, TOLERANCE),
+        tolerance=f"{TOLERANCE:g} either side of 0, ours: the paper speaks of similar accuracies.",
         figure="probe_layers",
-        note=f"The tolerance of {TOLERANCE:g} is ours. The paper's stronger claim is about causal effect. {BEST_LAYER}",
+        note=f"The paper's stronger claim is about causal effect. {BEST_LAYER}",
     ),
 )

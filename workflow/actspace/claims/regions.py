@@ -5,14 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
-from actspace.claims.entry import Claim, NotTestedError, Tables, estimate_of, rows_of
+from actspace.claims.entry import SIGN_ALONE, NotTestedError, Tables, claims_of, estimate_of, rows_of
 from actspace.claims.intervals import Above, Estimate, difference, everywhere
-from actspace.claims.perturbations import REGIONS
+from actspace.claims.sources import DEPTH, PLATEAU_IDEAS, REGIONS, SPIKY
 from actspace.hooks import layer_of
 
-IDEAS = "Heimersheim, LessWrong 2024: list of project ideas (activation plateaus)"
-DEPTH = "Shinkle, 2025: activation_plateau_mechanisms (GPT-2 large)"
-SPIKY = "Heimersheim, LessWrong 2025: LLM activation space is spiky"
 BETWEEN, UNTRAINED, SPIKES = "between_prompts", "between_prompts_random_weights", "activations"
 
 
@@ -31,6 +28,11 @@ def at_earliest_site(tables: Tables, statistic: str) -> Estimate:
     """Read a statistic where most layers follow."""
     site, found = next(iter(by_site(tables, BETWEEN, statistic).items()))
     return replace(found, detail=f"{site}; {found.detail}")
+
+
+def at_sites_with_cells(tables: Tables) -> Estimate:
+    """Read the excess at changes of cell wherever the clusters were fitted."""
+    return everywhere(by_site(tables, BETWEEN, "excess_at_cell_changes"))
 
 
 def trained_minus_untrained(tables: Tables) -> Estimate:
@@ -74,47 +76,54 @@ def rise_of_topk(tables: Tables) -> Estimate:
     return everywhere(found)
 
 
+_claim = claims_of(
+    table="region_statistics",
+    figure=f"regions_{BETWEEN}",
+    unit="mean slopes",
+    criterion=Above(0.0),
+    tolerance=SIGN_ALONE,
+)
 CLAIMS = (
-    Claim(
+    _claim(
         id="regions_emerge_in_training",
         title="Sharp boundaries between regions come from training",
         source=f"{REGIONS}; its statistic, on this study's model and prompts",
         sentence="On the way from one activation to another the output of a trained model changes more abruptly than "
         "that of a model with random weights.",
-        table="region_statistics",
         statistic="median over paths of the largest derivative of the normalised L2 distance, trained minus random weights",
         compute=trained_minus_untrained,
-        criterion=Above(0.0),
-        figure=f"regions_{BETWEEN}",
         note="A straight line has 1. The largest of some differences depends on their number: both have the same steps.",
     ),
-    Claim(
+    _claim(
         id="regions_sharpen_with_layers",
         title="Layers sharpen regions",
         source=f"{DEPTH}; varying the perturbed layer is ours",
         sentence="The more layers a perturbation passes through, the more abruptly the output changes between regions.",
-        table="region_statistics",
         statistic="median over paths of the largest derivative of the normalised L2 distance, first site minus last site",
         compute=earliest_minus_latest,
-        criterion=Above(0.0),
-        figure=f"regions_{BETWEEN}",
         note="Published for one perturbed layer, read at one layer after another; here one layer is read, and one after "
         "another perturbed. The ends of paths differ between the sites.",
     ),
-    Claim(
+    _claim(
         id="region_changes_are_steep",
         title="The output jumps where it changes its cluster",
-        source=f"{IDEAS}; clusters and statistic are ours",
+        source=f"{PLATEAU_IDEAS}; clusters and statistic are ours",
         sentence="Where the output goes over from one cluster of outputs to another it moves faster than it would if "
         "the border lay anywhere on its way.",
-        table="region_statistics",
         statistic="slope at changes of region minus slope at boundaries anywhere on the output's trajectory, first site",
         compute=partial(at_earliest_site, statistic="excess_at_region_changes"),
-        criterion=Above(0.0),
-        figure=f"regions_{BETWEEN}",
         note="Against changes at unrelated steps the slope would be above 1 for any output that moves unevenly.",
     ),
-    Claim(
+    _claim(
+        id="cell_changes_are_steep",
+        title="The output jumps where the activation changes its cluster",
+        source=f"{PLATEAU_IDEAS}: a question, whether regions have to do with features; clusters and statistic are ours",
+        sentence="Where the way from one activation to another leaves the cell of a k-means cluster, the output moves faster than "
+        "other ways do at the same step.",
+        statistic="slope at changes of cell minus the slope of other paths at the same steps, at every site that has cells",
+        compute=at_sites_with_cells,
+    ),
+    _claim(
         id="space_is_spiky",
         title="Half-way between activations there are no activations",
         source=f"{SPIKY}; the statistic is ours",
@@ -122,8 +131,8 @@ CLAIMS = (
         "less than at the ends, by more than between covariance-random vectors.",
         table="spike_statistics",
         statistic="rise of the unexplained share of the deviation from the mean, real minus covariance-random pairs",
+        unit="share of deviation",
         compute=rise_of_topk,
-        criterion=Above(0.0),
         figure=f"spikes_{SPIKES}",
         note="TopK alone: under a threshold, latents are lost half-way in random vectors too. A linear method (PCA, where it "
         "is among the fits) shows what the statistic gives without sparsity. In the toy of "
