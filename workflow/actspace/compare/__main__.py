@@ -15,7 +15,7 @@ from actspace.compare import differences, figure, folders, page
 from actspace.compare.folders import Finished
 from actspace.errors import StudyError
 from actspace.provenance import MadeBy
-from actspace.report import style
+from actspace.report import export, style
 
 DIFFERENCES = {
     "settings": differences.settings,
@@ -49,7 +49,7 @@ def _svg(verdicts: pd.DataFrame, names: Sequence[str]) -> str:
     if verdicts.empty:
         return ""
     with style.theme():
-        return style.to_svg(figure.draw(verdicts, names), "effects", figure.TITLE, figure.CAPTION)
+        return export.to_svg(figure.draw(verdicts, names), "effects", figure.TITLE, figure.CAPTION).decode()
 
 
 def _made_by(studies: Sequence[Finished]) -> MadeBy:
