@@ -13,6 +13,8 @@ rule claims:
         ),
     log:
         f"{R}/logs/claims.log",
+    benchmark:
+        f"{R}/benchmarks/claims.tsv"
     localrule: True
     conda:
         "../../envs/actspace.yaml"
@@ -39,6 +41,8 @@ rule figures:
         receipts=[f"{R}/figures/{figure}.svg.json" for figure in FIGURES],
     log:
         f"{R}/logs/figures.log",
+    benchmark:
+        f"{R}/benchmarks/figures.tsv"
     conda:
         "../../envs/actspace.yaml"
     params:
@@ -64,6 +68,8 @@ rule report:
         **made(page=f"{R}/report.html"),
     log:
         f"{R}/logs/report.log",
+    benchmark:
+        f"{R}/benchmarks/report.tsv"
     localrule: True
     conda:
         "../../envs/actspace.yaml"
@@ -81,6 +87,8 @@ rule manifest:
         manifest=f"{R}/manifest.json",
     log:
         f"{R}/logs/manifest.log",
+    benchmark:
+        f"{R}/benchmarks/manifest.tsv"
     localrule: True
     conda:
         "../../envs/actspace.yaml"
