@@ -1,4 +1,4 @@
-"""The report of a study: one HTML file that needs nothing else, no network and no script."""
+"""The report of a study: one HTML file that needs nothing else: no network, and no script to be read or printed."""
 
 from __future__ import annotations
 
@@ -14,27 +14,34 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from actspace.errors import StudyError
+from actspace.report import assets
 
 HERE = Path(__file__).parent
 BADGES = {"holds": "✓", "fails": "✗", "undecided": "?"}
 
 
 class PageFigure(NamedTuple):
-    """A figure as the page shows it; `svg` as `FigureSpec.svg` returns it."""
+    """A figure as the page shows it; `svg` as `FigureSpec.svg` returns it, `view` as `explore.views`."""
 
     id: str
     section: str
     title: str
     svg: str
     caption: str
+    view: Mapping[str, Any] | None = None
 
 
 class PageTable(NamedTuple):
-    """A table as the page shows it: a link to the CSV file beside the page, and its first rows."""
+    """A table as the page shows it: where its CSV file lies, with the Parquet file beside it, and its first rows."""
 
     title: str
     csv: str
     preview: pd.DataFrame
+
+    @property
+    def parquet(self) -> str:
+        """Where its Parquet file lies."""
+        return str(Path(self.csv).with_suffix(".parquet"))
 
 
 def render(
@@ -47,8 +54,10 @@ def render(
     claims: pd.DataFrame,
     figures: Sequence[PageFigure],
     tables: Sequence[PageTable],
+    environment: Mapping[str, Any],
     provenance: Mapping[str, Any],
     untested: pd.DataFrame | None = None,
+    timings: pd.DataFrame | None = None,
 ) -> str:
     """Render the report of a study.
 
@@ -56,12 +65,14 @@ def render(
     ----------
     title, model, corpus, date : str
         Shown at the top; the date is the caller's, so that the page can be made again byte by byte.
-    study, provenance : mapping
-        The resolved config, and what made the results; nested mappings and sequences of plain values.
+    study, environment, provenance : mapping
+        The resolved config, where it ran, and what made the results; nested mappings and sequences of plain values.
     claims, untested : DataFrame
         As `claims.evaluate` and `claims.untested` return them.
     figures, tables : sequence
         In the order of the page; figures are grouped by section.
+    timings : DataFrame
+        As `timings.summed` returns it.
 
     Returns
     -------
@@ -76,16 +87,18 @@ def render(
     ids = [figure.id for figure in figures]
     if len(ids) != len(set(ids)):
         raise StudyError(f"report: two figures share an id ({', '.join(sorted(ids))}); give each its own")
-    environment = Environment(
+    templates = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(number=number, inline=inline_svg, link=relative_link, slug=slug)
-    return environment.get_template("page.html.j2").render(
+    templates.filters.update(number=number, inline=inline_svg, link=relative_link, slug=slug)
+    return templates.get_template("page.html.j2").render(
         title=title,
         model=model,
         corpus=corpus,
         date=date,
-        css=Markup((HERE / "page.css").read_text(encoding="utf-8")),
+        style=Markup(assets.style()),
+        script=Markup(script := assets.script()),
+        policy=assets.policy(script),
         badges=BADGES,
         claims=claims.to_dict("records"),
         tally={verdict: int((claims["verdict"] == verdict).sum()) for verdict in BADGES},
@@ -94,7 +107,9 @@ def render(
         sections=list(dict.fromkeys(figure.section for figure in figures)),
         tables=[(table, list(table.preview.columns), table.preview.to_numpy(dtype=object)) for table in tables],
         settings=list(flattened(study)),
+        environment=list(flattened(environment)),
         provenance=list(flattened(provenance)),
+        timings=() if timings is None else timings,
     )
 
 
