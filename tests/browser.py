@@ -30,7 +30,8 @@ class Visit:
     def open_explorers(self) -> None:
         """Open everything that folds."""
         self.page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
-        self.page.wait_for_function("[...document.querySelectorAll('details')].every((d) => d.querySelector('table'))")
+        filled = self.page.locator("details.explore .choices")
+        filled.nth(self.page.locator("details.explore").count() - 1).wait_for(state="attached")
 
     def overflow(self) -> int:
         """Return by how many pixels the page is wider than the window."""

@@ -128,8 +128,8 @@ def test_arrow_keys_move_along_a_curve_and_show_the_values_of_the_table(desktop:
     assert slider.get_attribute("aria-valuetext") == "layer (0: embedding) 3"
     rows = tables["probe_summary"].query("layer == 3 and train_set == test_set == @HOSTILE").set_index("probe")["value"]
     shown = shown_values(desktop, "probe_layers")
-    assert float(shown["mass-mean"]) == pytest.approx(rows["mass_mean"], rel=1e-3)
-    assert float(shown["shuffled labels"]) == pytest.approx(rows["shuffled_labels"], rel=1e-3)
+    assert float(shown["mass-mean"]) == pytest.approx(rows["mass_mean"], rel=6e-3)
+    assert float(shown["shuffled labels"]) == pytest.approx(rows["shuffled_labels"], rel=6e-3)
 
 
 def test_the_pointer_moves_along_a_curve(desktop: Visit):
@@ -145,7 +145,7 @@ def test_a_choice_shows_what_the_static_figure_has_no_panel_for(desktop: Visit, 
     desktop.page.get_by_label("hook point").select_option("blocks.2.hook_resid_post")
     cell = desktop.page.locator("#fig-generalization tbody td").first.inner_text()
     rows = tables["probe_summary"].query("layer == 3 and probe == 'logistic_regression' and test_set == @HOSTILE")
-    assert float(cell) == pytest.approx(rows["value"].iloc[0], rel=1e-3)
+    assert float(cell) == pytest.approx(rows["value"].iloc[0], rel=6e-3)
 
 
 def test_a_choice_that_was_not_measured_says_so(desktop: Visit):

@@ -38,7 +38,7 @@ def test_every_view_is_json_without_what_json_lacks(views):
 def test_probes_over_layers(tables, views):
     found = line(views["probe_layers"], "mass-mean", score="accuracy", trained_on="cities", tested_on="elements")
     rows = tables["probe_summary"].query("probe == 'mass_mean' and train_set == 'cities' and test_set == 'elements'")
-    np.testing.assert_allclose(found, rows[["layer", "value", "low", "high"]], rtol=1e-3)
+    np.testing.assert_allclose(found, rows[["layer", "value", "low", "high"]], rtol=6e-3)
 
 
 def test_angles_are_found_from_either_direction(tables, views):
@@ -46,7 +46,7 @@ def test_angles_are_found_from_either_direction(tables, views):
     other = line(views["probe_angles"], "logistic regression", direction="mass-mean", trained_on="all")
     pd.testing.assert_frame_equal(one, other)
     rows = tables["probe_angles"].query("train_set == 'all' and probe_a == 'logistic_regression'")
-    np.testing.assert_allclose(one["value"], rows.query("probe_b == 'mass_mean'")["value"], rtol=1e-3)
+    np.testing.assert_allclose(one["value"], rows.query("probe_b == 'mass_mean'")["value"], rtol=6e-3)
 
 
 def test_accuracy_from_set_to_set_starts_at_the_hook_of_the_static_figure(tables, views):
@@ -57,7 +57,7 @@ def test_accuracy_from_set_to_set_starts_at_the_hook_of_the_static_figure(tables
     rows = tables["probe_summary"].query("layer == 3 and probe == 'mass_mean' and train_set == 'cities'")
     expected = rows.sort_values("test_set")
     assert [view["names"][int(x)] for x in found["x"]] == list(expected["test_set"])
-    np.testing.assert_allclose(found["value"], expected["value"], rtol=1e-3)
+    np.testing.assert_allclose(found["value"], expected["value"], rtol=6e-3)
 
 
 def test_measures_of_dictionaries_stand_against_their_active_latents(tables, views):
@@ -65,7 +65,7 @@ def test_measures_of_dictionaries_stand_against_their_active_latents(tables, vie
     found = line(views["unexplained_variance"], "TopK SAE, 4,608 latents", **chosen, data="real activations")
     rows = tables["dictionary_metrics"].query("metric == 'ce_loss_recovered' and family == 'topk'")
     assert list(found["x"]) == [4, 16, 32, 64]
-    np.testing.assert_allclose(found[["value", "low", "high"]], rows[["value", "low", "high"]], rtol=1e-3)
+    np.testing.assert_allclose(found[["value", "low", "high"]], rows[["value", "low", "high"]], rtol=6e-3)
 
 
 def test_fits_that_differ_by_their_seed_have_lines_of_their_own(views):
@@ -77,7 +77,7 @@ def test_training_curves_hold_no_interval(tables, views):
     chosen = {"measure": "L0", "hook": "blocks.9.hook_resid_post", "data": "real activations"}
     found = line(views["training_curves"], "l1-n4608", **chosen)
     rows = tables["training_curves"].query("fit == 'l1-n4608' and data == 'real'")
-    np.testing.assert_allclose(found[["x", "value"]], rows[["vectors", "l0"]], rtol=1e-3)
+    np.testing.assert_allclose(found[["x", "value"]], rows[["vectors", "l0"]], rtol=6e-3)
     assert found["low"].isna().all()
 
 
@@ -86,7 +86,7 @@ def test_perturbation_curves_are_medians_with_quartiles(tables, views):
     found = line(views["curves_plateaus"], "real base", **chosen, site="blocks.2.hook_resid_pre")
     curves = tables["perturbation_curves"].query("experiment == 'plateaus' and base == 'real' and path == 'sphere'")
     quartiles = curves.groupby("position")["kl_base_pert_nats"].quantile([0.5, 0.25, 0.75]).unstack()
-    np.testing.assert_allclose(found.set_index("x"), quartiles, rtol=1e-3, atol=1e-9)
+    np.testing.assert_allclose(found.set_index("x"), quartiles, rtol=6e-3, atol=1e-9)
 
 
 def test_a_value_that_is_missing_is_no_number(tables):

@@ -90,7 +90,7 @@ def test_page_is_balanced_and_loads_nothing(html):
         for name in ("src", "href", "xlink:href"):
             target = attributes.get(name) or "#"
             assert target.startswith(("#", "data:image/png", "tables/")), target
-    assert [a for tag, a in found.tags if tag == "script"] == [{"type": "application/json"}] * 2 + [{}]
+    assert [a for tag, a in found.tags if tag == "script"] == [{}]
     assert "@import" not in html
     assert "url(http" not in html
 
@@ -180,7 +180,7 @@ def test_hostile_text_is_escaped_everywhere(parts):
     }
     found = outline(page.render(**evil))
     assert not [tag for tag, attributes in found.tags if tag == "img" or "onerror" in attributes]
-    assert [attributes for tag, attributes in found.tags if tag == "script"] == [{"type": "application/json"}, {}]
+    assert [attributes for tag, attributes in found.tags if tag == "script"] == [{}]
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,8 @@ from actspace.report.figures_perturbations import PATH_LABELS, READOUT_LABELS, l
 from actspace.report.spec import Tables
 from actspace.report.summaries import curve_summary, groups
 
-DIGITS = 4
+DIGITS, X_DIGITS = 3, 6
+"""Significant digits of values, and of where they are; all digits are in the tables."""
 LAYER = "layer (0: embedding)"
 DASHES: dict[str, list[int]] = {"-": [], "--": [7, 4], ":": [2, 3], "-.": [7, 3, 2, 3]}
 TRAINING = {"loss": "loss", "fvu_pooled": "variance unexplained (A)", "l0": "L0", "fraction_dead": "fraction dead"}
@@ -67,7 +68,7 @@ class View:
         series = []
         for (*chosen, line), points in groups(self.rows.sort_values("x", kind="stable"), *self.choices, "line"):
             at = [values[name].index(value) for name, value in zip(self.choices, chosen, strict=True)]
-            place = places.setdefault(tuple(_numbers(points["x"])), len(places))
+            place = places.setdefault(tuple(_numbers(points["x"], X_DIGITS)), len(places))
             ends = [_numbers(points[end]) if points[end].notna().any() else [] for end in ("low", "high")]
             series.append([at, list(lines).index(line), place, _numbers(points["value"]), *ends])
         return {
@@ -100,7 +101,7 @@ def generalization(table: pd.DataFrame) -> View:
     table = table[table["metric"] == "accuracy"].sort_values("layer", kind="stable")
     tested = sorted(table["test_set"].unique())
     rows = table.assign(x=table["test_set"].map(tested.index), line=table["train_set"], colour=style.BLACK, dash="-")
-    rows = _renamed(rows.assign(probe=table["probe"].map(style.label)), hook="hook point")
+    rows = _renamed(rows.assign(probe=_labels(table["probe"])), hook="hook point")
     start = {"hook point": best_hook(table)} if len(table) else {}
     return View(rows, ("hook point", "probe"), x="tested on", y="trained on", names=tested, start=start)
 
@@ -109,7 +110,7 @@ def probe_angles(table: pd.DataFrame) -> View:
     """The cosines of one direction with all others, over layers."""
     turned = table.rename(columns={"probe_a": "probe_b", "probe_b": "probe_a"})
     both = pd.concat([table, turned], ignore_index=True)
-    rows = _named(both, "probe_b").assign(x=both["layer"], direction=both["probe_a"].map(style.label))
+    rows = _named(both, "probe_b").assign(x=both["layer"], direction=_labels(both["probe_a"]))
     last = {"trained on": str(table["train_set"].iloc[-1])}
     return View(_renamed(rows, train_set="trained on"), ("direction", "trained on"), x=LAYER, y="cosine", start=last)
 
@@ -117,13 +118,13 @@ def probe_angles(table: pd.DataFrame) -> View:
 def dictionary_metrics(table: pd.DataFrame) -> View:
     """Every measure of every fit against its active latents."""
     fit = ["capture", "hook", "data", "fit"]
-    l0 = table[table["metric"] == "l0"].set_index(fit)["value"].rename("x")
+    l0 = table[table["metric"] == "l0"].set_index(fit)["value"].round(2).rename("x")
     rows = table[table["metric"] != "l0"].join(l0, on=fit).dropna(subset=["x", "value"])
     seeds = rows.groupby("family")["seed"].transform("nunique") > 1
-    names = rows["family"].map(style.label) + rows["n_latents"].map(", {:,} latents".format)
+    names = _labels(rows["family"]) + rows["n_latents"].map(", {:,} latents".format)
     rows = rows.assign(
         line=names.where(~seeds, names + ", seed " + rows["seed"].astype(str)),
-        colour=rows["family"].map(style.colour),
+        colour=rows["family"].map({name: style.colour(name) for name in rows["family"].unique()}),
         dash="-",
         measure=rows["metric"].str.replace("_", " "),
         data=rows["data"].map(lambda name: DATA[name].label),
@@ -168,8 +169,14 @@ VIEWS: dict[str, tuple[str, Callable[[pd.DataFrame], View]]] = {
 
 def _named(rows: pd.DataFrame, column: str) -> pd.DataFrame:
     """Give every row the line of what its column names."""
-    names = rows[column]
-    return rows.assign(line=names.map(style.label), colour=names.map(style.colour), dash=names.map(style.dash))
+    looks = {name: (style.label(name), style.colour(name), style.dash(name)) for name in rows[column].unique()}
+    found = [looks[name] for name in rows[column]]
+    return rows.assign(**dict(zip(("line", "colour", "dash"), zip(*found, strict=True), strict=True)))
+
+
+def _labels(names: pd.Series) -> pd.Series:
+    """Write names for readers, each worked out once."""
+    return names.map({name: style.label(name) for name in names.unique()})
 
 
 def _renamed(rows: pd.DataFrame, **columns: str) -> pd.DataFrame:
@@ -182,6 +189,6 @@ def _dashes(dash: Any) -> list[float]:
     return [float(length) for length in (DASHES[dash] if isinstance(dash, str) else dash[1])]
 
 
-def _numbers(values: pd.Series) -> list[float | None]:
-    """Round to `DIGITS` significant digits; what is not finite, JSON cannot hold."""
-    return [float(f"{value:.{DIGITS}g}") if np.isfinite(value) else None for value in values.astype(float)]
+def _numbers(values: pd.Series, digits: int = DIGITS) -> list[float | None]:
+    """Round to significant digits; what is not finite, JSON cannot hold."""
+    return [float(f"{value:.{digits}g}") if np.isfinite(value) else None for value in values.astype(float)]

@@ -107,7 +107,7 @@
       width,
       height: Math.min(340, Math.max(220, width * 0.55)),
       scales: { x: { time: false, distr: view.log ? 3 : 1 } },
-      axes: [{ ...axis, label: labels.x, size: 36 }, { ...axis, label: labels.y, size: 48 }],
+      axes: [{ ...axis, label: labels.x, size: 36, space: 72 }, { ...axis, label: labels.y, size: 48 }],
       series: [{}, ...series],
       bands,
       legend: { show: false },
@@ -122,8 +122,9 @@
   }
 
   function valueRows(view, lines, data, place) {
-    return lines.map((line, i) => {
-      const [value, low, high] = [1, 2, 3].map((column) => data[3 * i + column][place]);
+    const there = lines.map((line, i) => [line, ...[1, 2, 3].map((column) => data[3 * i + column][place])]);
+    there.sort(([, a], [, b]) => (a == null) - (b == null));
+    return there.map(([line, value, low, high]) => {
       const swatch = element("span", { className: "swatch" });
       swatch.style.background = line.colour;
       const cells = [element("td", {}, written(value))];
@@ -174,8 +175,13 @@
     return box;
   }
 
-  function fillExplorer(details) {
-    const view = JSON.parse(details.querySelector("script").textContent);
+  function unpacked(text) {
+    const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+    return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"))).json();
+  }
+
+  async function fillExplorer(details) {
+    const view = await unpacked(details.dataset.view);
     const title = details.closest("figure").querySelector("h3").textContent;
     const shown = element("div");
     let place = () => 0.5;
