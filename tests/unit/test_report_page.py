@@ -1,5 +1,8 @@
+import base64
+import hashlib
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -8,10 +11,13 @@ from test_report_synthetic import study_tables
 
 from actspace import claims
 from actspace.errors import StudyError
-from actspace.report import page
+from actspace.provenance import sha256_of
+from actspace.report import assets, explore, page
 from actspace.report.figures import FIGURES
 
 HOSTILE = "<script>alert('x')</script><img src=x onerror=alert(1)>"
+
+TIMINGS = ["rule", "jobs", "total_s", "longest_s", "max_rss_mb"]
 
 
 @pytest.fixture(scope="module")
@@ -20,6 +26,7 @@ def parts():
     metrics = tables["dictionary_metrics"]
     tables["dictionary_metrics"] = metrics[metrics["family"] != "l1"]
     shown = [FIGURES[i] for i in ("unexplained_variance", "probe_layers", "comparisons")]
+    views = explore.views(tables)
     return {
         "title": "Study: smoke",
         "model": "a small model",
@@ -28,9 +35,13 @@ def parts():
         "study": {"seed": 0, "captures": {"early": {"hooks": ["blocks.1.hook_resid_pre", "blocks.9.hook_resid_post"]}}},
         "claims": claims.evaluate(tables),
         "untested": claims.untested(tables),
-        "figures": [page.PageFigure(f.id, f.section, f.title, f.svg(tables), f.caption(tables)) for f in shown],
+        "figures": [
+            page.PageFigure(f.id, f.section, f.title, f.svg(tables), f.caption(tables), views.get(f.id)) for f in shown
+        ],
         "tables": [page.PageTable("Toy", "tables/toy truth.csv", tables["toy_truth"].head(3))],
-        "provenance": {"packages": {"torch": "2.13.0"}},
+        "environment": {"torch": "2.13.0"},
+        "provenance": {"cost": {"token passes": "12"}},
+        "timings": pd.DataFrame([("sae", 2, 90.0, 61.5, 812.0)], columns=TIMINGS),
     }
 
 
@@ -74,13 +85,21 @@ def test_page_is_balanced_and_loads_nothing(html):
     assert found.wrong == []
     assert found.open == []
     names = {tag for tag, _ in found.tags}
-    assert not names & {"script", "link", "iframe", "object", "embed", "base"}
+    assert not names & {"link", "iframe", "object", "embed", "base"}
     for _, attributes in found.tags:
         for name in ("src", "href", "xlink:href"):
             target = attributes.get(name) or "#"
             assert target.startswith(("#", "data:image/png", "tables/")), target
+    assert [a for tag, a in found.tags if tag == "script"] == [{}]
     assert "@import" not in html
     assert "url(http" not in html
+
+
+def test_the_policy_lets_the_page_s_own_script_run_and_no_other(html):
+    (policy,) = [a["content"] for _, a in outline(html).tags if a.get("http-equiv") == "Content-Security-Policy"]
+    (script,) = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert policy == f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; img-src data:"
 
 
 def test_all_ids_are_unique_and_all_anchors_exist(html):
@@ -115,12 +134,23 @@ def test_the_tally_counts_the_verdicts(parts):
 
 
 def test_settings_and_provenance_come_last_and_in_full(html):
-    assert (
-        html.index('id="claims"') < html.index("<figure") < html.index('id="settings"') < html.index('id="provenance"')
-    )
+    order = [
+        'id="claims"',
+        "<figure",
+        *(f'id="{part}"' for part in ("settings", "environment", "provenance", "timings")),
+    ]
+    assert sorted(order, key=html.index) == order
     assert "captures.early.hooks" in html
     assert "blocks.1.hook_resid_pre, blocks.9.hook_resid_post" in html
-    assert "packages.torch" in html
+    assert "cost.token passes" in html
+
+
+def test_timings_are_summed_up_in_words_and_listed_by_rule(parts, html):
+    section = re.sub(r"\s+", " ", html[html.index('<section id="timings">') :])
+    assert "2 jobs, 1.5 minutes in all" in section
+    assert "<tr><td>sae</td><td>2</td><td>90</td><td>61.5</td><td>812</td></tr>" in section.replace("> <", "><")
+    bare = page.render(**{**parts, "timings": parts["timings"].head(0)})
+    assert "timings" not in [a.get("id") for _, a in outline(bare).tags]
 
 
 def test_the_same_study_gives_the_same_page(parts, html):
@@ -128,12 +158,13 @@ def test_the_same_study_gives_the_same_page(parts, html):
 
 
 def test_a_page_without_results_still_stands(parts):
-    bare = {**parts, "claims": claims.evaluate({}), "untested": None, "figures": [], "tables": []}
+    bare = {**parts, "claims": claims.evaluate({}), "untested": None, "figures": [], "tables": [], "timings": None}
     assert "Of 0 claims" in page.render(**bare)
 
 
 def test_hostile_text_is_escaped_everywhere(parts):
-    figure = parts["figures"][0]._replace(title=HOSTILE, caption=HOSTILE, section=HOSTILE)
+    view = {"lines": [["</script><img>" + HOSTILE]]}
+    figure = parts["figures"][0]._replace(title=HOSTILE, caption=HOSTILE, section=HOSTILE, view=view)
     table = page.PageTable(HOSTILE, "tables/x.csv", pd.DataFrame({HOSTILE: [HOSTILE]}))
     evil = {
         **parts,
@@ -143,10 +174,13 @@ def test_hostile_text_is_escaped_everywhere(parts):
         "figures": [figure],
         "tables": [table],
         "study": {HOSTILE: HOSTILE},
+        "environment": {"x": HOSTILE},
         "provenance": {"x": [HOSTILE]},
+        "timings": parts["timings"].assign(rule=HOSTILE),
     }
     found = outline(page.render(**evil))
-    assert not [tag for tag, attributes in found.tags if tag in ("script", "img") or "onerror" in attributes]
+    assert not [tag for tag, attributes in found.tags if tag == "img" or "onerror" in attributes]
+    assert [attributes for tag, attributes in found.tags if tag == "script"] == [{}]
 
 
 @pytest.mark.parametrize(
@@ -172,8 +206,20 @@ def test_a_link_that_leaves_the_folder_of_the_page_is_refused(target):
         page.relative_link(target)
 
 
-def test_links_are_quoted(html):
+def test_tables_link_their_csv_and_parquet_files_quoted(html):
     assert 'href="tables/toy%20truth.csv"' in html
+    assert 'href="tables/toy%20truth.parquet"' in html
+
+
+def test_bundled_files_are_those_that_the_readme_beside_them_names():
+    folder = Path(assets.__file__).parent / "vendor"
+    listed = dict(re.findall(r"^\| `([^`]+)` .*`([0-9a-f]{64})` \|$", (folder / "README.md").read_text(), re.MULTILINE))
+    others = {"README.md", *(file.name for file in folder.glob("*.LICENSE.txt"))}
+    assert {file.name: sha256_of(file) for file in folder.iterdir() if file.name not in others} == listed
+
+
+def test_the_bundled_script_cannot_end_its_element():
+    assert not re.search(r"</script|<!--|\r", assets.script(), re.IGNORECASE)
 
 
 def test_two_figures_with_one_id_are_refused(parts):

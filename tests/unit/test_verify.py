@@ -69,7 +69,7 @@ def test_a_receipt_that_was_edited_or_lost_is_named(study):
 
 
 def test_leftovers_are_remarks_and_logs_and_hidden_files_are_nothing(study):
-    for name in ("a/removed.txt", "logs/a.log", "a/.y.txt.partial"):
+    for name in ("a/removed.txt", "logs/a.log", "benchmarks/a.tsv", "a/.y.txt.partial"):
         (study / name).parent.mkdir(exist_ok=True)
         (study / name).write_text("x")
     found = verify.check(study)

@@ -202,6 +202,19 @@ def test_touching_every_result_reruns_nothing(finished: TinyStudy):
     assert finished.plan() == {}
 
 
+def test_benchmarks_that_are_changed_old_or_gone_rerun_nothing(finished: TinyStudy, tmp_path):
+    folder = finished.results / "benchmarks"
+    shutil.copytree(folder, tmp_path / "kept")
+    (folder / "toy.tsv").write_text("edited")
+    shutil.rmtree(folder / "sae")
+    for path in folder.rglob("*.tsv"):
+        os.utime(path, (1, 1))
+    assert finished.plan() == {}
+    shutil.rmtree(folder)
+    assert finished.plan() == {}
+    shutil.move(tmp_path / "kept", folder)
+
+
 def test_both_entry_points_and_both_ways_to_give_the_profile_agree(finished: TinyStudy):
     assert finished.plan("-s", "workflow/Snakefile") == {}
     assert finished.plan("--profile", "profiles/default") == {}

@@ -10,6 +10,7 @@ import pytest
 from tiny import TinyStudy
 
 from actspace import stages, verify
+from actspace.report import timings
 
 
 def test_a_finished_study_has_a_report_and_nothing_left_to_do(finished: TinyStudy):
@@ -31,6 +32,14 @@ def test_the_report_shows_every_figure_of_the_study(finished: TinyStudy):
     assert len(figures) >= 12
     assert page.count("<svg") >= len(figures)
     assert not re.search(r'(src|href)="https?:[^"]*\.(js|css|png|svg|woff2?)"', page)
+
+
+def test_the_report_shows_what_each_rule_took(finished: TinyStudy):
+    page = (finished.results / "report.html").read_text()
+    timed = set(re.findall(r"<tr>\s*<td>(\w+)</td>", page[page.index('<section id="timings">') :]))
+    last = {"report", "manifest"}  # on the page from the second run on
+    assert timed - last == set(timings.summed(finished.results / "benchmarks")["rule"]) - last
+    assert {"model", "tokens_contexts", "activations_contexts", "sae", "perturbation", "claims", "figures"} <= timed
 
 
 def test_every_claim_has_an_interval_and_a_verdict(finished: TinyStudy):

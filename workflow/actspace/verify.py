@@ -22,7 +22,7 @@ from actspace.errors import StudyError
 MANIFEST = "manifest.json"
 LARGEST_MANIFEST = 10**8
 """Bytes; a larger one is none of ours."""
-NO_RESULTS = ("logs", "resources", "__pycache__")
+NO_RESULTS = ("logs", "benchmarks", "resources", "__pycache__")
 """Folders whose files nobody lists; nor are hidden ones listed, as Snakemake's own."""
 CHUNK = 1 << 20
 DAMAGED = (OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError, ValueError)
@@ -60,7 +60,7 @@ class Folder:
         self.root = root
 
     def names(self) -> set[str]:
-        """List all files but logs, downloads and hidden ones."""
+        """List all files but logs, timings, downloads and hidden ones."""
         found = set()
         for folder, inside, files in os.walk(self.root):
             inside[:] = [name for name in inside if name not in NO_RESULTS and not name.startswith(".")]

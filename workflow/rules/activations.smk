@@ -18,6 +18,8 @@ for name, settings in STUDY.captures.items():
             ),
         log:
             f"{R}/logs/activations/{name}/{{split}}-{{shard}}.log",
+        benchmark:
+            f"{R}/benchmarks/activations_{name}/{{split}}-{{shard}}.tsv"
         conda:
             "../../envs/actspace.yaml"
         threads: STUDY.compute.threads
@@ -39,6 +41,8 @@ rule moments:
         **made(moments=f"{R}/moments/{{capture}}/{{hook}}.safetensors"),
     log:
         f"{R}/logs/moments/{{capture}}/{{hook}}.log",
+    benchmark:
+        f"{R}/benchmarks/moments/{{capture}}/{{hook}}.tsv"
     group:
         "moments"
     conda:
@@ -60,6 +64,8 @@ rule surrogate:
         **made(activations=f"{R}/surrogates/{{null}}/{{capture}}/{{hook}}/{{split}}.parquet"),
     log:
         f"{R}/logs/surrogates/{{null}}/{{capture}}/{{hook}}/{{split}}.log",
+    benchmark:
+        f"{R}/benchmarks/surrogate/{{null}}/{{capture}}/{{hook}}/{{split}}.tsv"
     group:
         "moments"
     conda:
@@ -78,6 +84,8 @@ rule activation_table:
         **made(table=f"{R}/tables/activations.parquet", table_csv=f"{R}/tables/activations.csv"),
     log:
         f"{R}/logs/activation_table.log",
+    benchmark:
+        f"{R}/benchmarks/activation_table.tsv"
     localrule: True
     conda:
         "../../envs/actspace.yaml"

@@ -13,6 +13,8 @@ rule archive:
         **made(archive=f"results/{STUDY.study}.zip"),
     log:
         f"results/{STUDY.study}/logs/archive.log",
+    benchmark:
+        f"results/{STUDY.study}/benchmarks/archive.tsv"
     localrule: True
     conda:
         "../../envs/actspace.yaml"

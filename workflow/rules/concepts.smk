@@ -11,6 +11,8 @@ rule phrases:
         ),
     log:
         f"{R}/logs/phrases/{{concept}}.log",
+    benchmark:
+        f"{R}/benchmarks/phrases/{{concept}}.tsv"
     wildcard_constraints:
         concept=one_of(STUDY.concepts),
     conda:
@@ -29,6 +31,8 @@ rule concepts:
         **made(table=f"{R}/concepts/{{capture}}.parquet"),
     log:
         f"{R}/logs/concepts/{{capture}}.log",
+    benchmark:
+        f"{R}/benchmarks/concepts/{{capture}}.tsv"
     conda:
         "../../envs/actspace.yaml"
     params:
@@ -48,6 +52,8 @@ rule concept_table:
         ),
     log:
         f"{R}/logs/concept_table/{{kind}}.log",
+    benchmark:
+        f"{R}/benchmarks/concept_table/{{kind}}.tsv"
     wildcard_constraints:
         kind=one_of(stages.KINDS_OF_CONCEPTS),
     localrule: True

@@ -8,6 +8,8 @@ rule kmeans:
         **made(fit=f"{FIT}.safetensors"),
     log:
         f"{FIT_LOG}.log",
+    benchmark:
+        f"{R}/benchmarks/kmeans/{FIT_KEYS}.tsv"
     wildcard_constraints:
         fit="(pca_)?kmeans(_spherical)?-[^/]+",
     conda:
@@ -30,6 +32,8 @@ rule kmeans_read_out:
         **made(fit=f"{FIT}.safetensors"),
     log:
         f"{FIT_LOG}.log",
+    benchmark:
+        f"{R}/benchmarks/kmeans_read_out/{FIT_KEYS}.tsv"
     wildcard_constraints:
         fit="(pca_)?kmeans_(unit|nearest)-[^/]+",
     group:
@@ -50,6 +54,8 @@ rule null_dictionary:
         **made(fit=f"{FIT}.safetensors"),
     log:
         f"{FIT_LOG}.log",
+    benchmark:
+        f"{R}/benchmarks/null_dictionary/{FIT_KEYS}.tsv"
     wildcard_constraints:
         fit="(random_points-|token_identity)[^/]*",
     group:
@@ -70,6 +76,8 @@ rule random_directions:
         **made(fit=f"{FIT}/sae_weights.safetensors", cfg=f"{FIT}/cfg.json"),
     log:
         f"{FIT_LOG}.log",
+    benchmark:
+        f"{R}/benchmarks/random_directions/{FIT_KEYS}.tsv"
     wildcard_constraints:
         fit="random_directions-[^/]+",
     group:
@@ -90,6 +98,8 @@ rule pca:
         **made(fit=f"{FIT}.safetensors"),
     log:
         f"{FIT_LOG}.log",
+    benchmark:
+        f"{R}/benchmarks/pca/{FIT_KEYS}.tsv"
     wildcard_constraints:
         fit="pca-[^/]+",
     group:
@@ -114,6 +124,8 @@ rule sae:
         ),
     log:
         f"{FIT_LOG}.log",
+    benchmark:
+        f"{R}/benchmarks/sae/{FIT_KEYS}.tsv"
     wildcard_constraints:
         fit=f"({one_of(stages.SAES)})-[^/]+",
     conda:
@@ -138,6 +150,8 @@ rule given:
         **made(fit=f"{FIT}/sae_weights.safetensors", cfg=f"{FIT}/cfg.json"),
     log:
         f"{FIT_LOG}.log",
+    benchmark:
+        f"{R}/benchmarks/given/{FIT_KEYS}.tsv"
     wildcard_constraints:
         data="real",
         fit=f"{stages.GIVEN}-[^/]+",
@@ -167,6 +181,8 @@ rule dictionary_metrics:
         ),
     log:
         f"{FIT_LOG}.metrics.log",
+    benchmark:
+        f"{R}/benchmarks/dictionary_metrics/{FIT_KEYS}.tsv"
     group:
         "fits"
     conda:
@@ -188,6 +204,8 @@ rule rate_distortion:
         ),
     log:
         f"{R}/logs/rate_distortion.log",
+    benchmark:
+        f"{R}/benchmarks/rate_distortion.tsv"
     localrule: True
     conda:
         "../../envs/actspace.yaml"
@@ -206,6 +224,8 @@ rule splice:
         **made(table=f"{R}/dictionaries/{{dictionaries}}/{{hook}}/splice.parquet"),
     log:
         f"{R}/logs/dictionaries/{{dictionaries}}/{{hook}}/splice.log",
+    benchmark:
+        f"{R}/benchmarks/splice/{{dictionaries}}/{{hook}}.tsv"
     conda:
         "../../envs/actspace.yaml"
     threads: STUDY.compute.threads
@@ -238,6 +258,8 @@ rule dictionary_tables:
         ),
     log:
         f"{R}/logs/dictionary_tables.log",
+    benchmark:
+        f"{R}/benchmarks/dictionary_tables.tsv"
     localrule: True
     conda:
         "../../envs/actspace.yaml"
@@ -258,6 +280,8 @@ rule structure:
         ),
     log:
         f"{R}/logs/structure.log",
+    benchmark:
+        f"{R}/benchmarks/structure.tsv"
     localrule: True
     conda:
         "../../envs/actspace.yaml"
@@ -275,6 +299,8 @@ rule matches:
         **made(table=f"{R}/dictionaries/{{dictionaries}}/{{hook}}/{{data}}/matches.parquet"),
     log:
         f"{R}/logs/dictionaries/{{dictionaries}}/{{hook}}/{{data}}/matches.log",
+    benchmark:
+        f"{R}/benchmarks/matches/{{dictionaries}}/{{hook}}/{{data}}.tsv"
     group:
         "fits"
     conda:
@@ -296,6 +322,8 @@ rule match_table:
         ),
     log:
         f"{R}/logs/match_table.log",
+    benchmark:
+        f"{R}/benchmarks/match_table.tsv"
     localrule: True
     conda:
         "../../envs/actspace.yaml"
@@ -319,6 +347,8 @@ rule top_contexts:
         **made(table=f"{R}/dictionaries/{{dictionaries}}/{{hook}}/contexts.parquet"),
     log:
         f"{R}/logs/dictionaries/{{dictionaries}}/{{hook}}/contexts.log",
+    benchmark:
+        f"{R}/benchmarks/top_contexts/{{dictionaries}}/{{hook}}.tsv"
     conda:
         "../../envs/actspace.yaml"
     params:
@@ -338,6 +368,8 @@ rule context_table:
         ),
     log:
         f"{R}/logs/context_table.log",
+    benchmark:
+        f"{R}/benchmarks/context_table.tsv"
     localrule: True
     conda:
         "../../envs/actspace.yaml"

@@ -50,8 +50,9 @@ def shards_of_split(wildcards):
 
 # dictionaries
 
-FIT = f"{R}/dictionaries/{{dictionaries}}/{{hook}}/{{data}}/{{fit}}"
-FIT_LOG = f"{R}/logs/dictionaries/{{dictionaries}}/{{hook}}/{{data}}/{{fit}}"
+FIT_KEYS = "{dictionaries}/{hook}/{data}/{fit}"
+FIT = f"{R}/dictionaries/{FIT_KEYS}"
+FIT_LOG = f"{R}/logs/dictionaries/{FIT_KEYS}"
 
 
 def fit_data(split):

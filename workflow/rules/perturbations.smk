@@ -12,6 +12,8 @@ rule perturbation:
         ),
     log:
         f"{R}/logs/perturbations/{{experiment}}/{{hook}}.log",
+    benchmark:
+        f"{R}/benchmarks/perturbation/{{experiment}}/{{hook}}.tsv"
     conda:
         "../../envs/actspace.yaml"
     threads: STUDY.compute.threads
@@ -41,6 +43,8 @@ rule perturbation_tables:
         ),
     log:
         f"{R}/logs/perturbation_tables.log",
+    benchmark:
+        f"{R}/benchmarks/perturbation_tables.tsv"
     localrule: True
     conda:
         "../../envs/actspace.yaml"
@@ -61,6 +65,8 @@ rule optima:
         ),
     log:
         f"{R}/logs/optima/{{optima}}/{{hook}}.log",
+    benchmark:
+        f"{R}/benchmarks/optima/{{optima}}/{{hook}}.tsv"
     conda:
         "../../envs/actspace.yaml"
     threads: STUDY.compute.threads
@@ -88,6 +94,8 @@ rule optima_tables:
         ),
     log:
         f"{R}/logs/optima_tables.log",
+    benchmark:
+        f"{R}/benchmarks/optima_tables.tsv"
     localrule: True
     conda:
         "../../envs/actspace.yaml"
@@ -108,6 +116,8 @@ rule planes:
         ),
     log:
         f"{R}/logs/planes/{{planes}}/{{hook}}.log",
+    benchmark:
+        f"{R}/benchmarks/planes/{{planes}}/{{hook}}.tsv"
     conda:
         "../../envs/actspace.yaml"
     threads: STUDY.compute.threads
@@ -135,6 +145,8 @@ rule plane_tables:
         ),
     log:
         f"{R}/logs/plane_tables.log",
+    benchmark:
+        f"{R}/benchmarks/plane_tables.tsv"
     localrule: True
     conda:
         "../../envs/actspace.yaml"

@@ -15,6 +15,8 @@ rule probes:
         ),
     log:
         f"{R}/logs/probes/{{probes}}.log",
+    benchmark:
+        f"{R}/benchmarks/probes/{{probes}}.tsv"
     conda:
         "../../envs/actspace.yaml"
     threads: STUDY.compute.threads
@@ -38,6 +40,8 @@ rule cascades:
         **made(table=f"{R}/probes/{{probes}}/cascades.parquet"),
     log:
         f"{R}/logs/cascades/{{probes}}.log",
+    benchmark:
+        f"{R}/benchmarks/cascades/{{probes}}.tsv"
     conda:
         "../../envs/actspace.yaml"
     params:
@@ -57,6 +61,8 @@ rule cascade_table:
         ),
     log:
         f"{R}/logs/cascade_table.log",
+    benchmark:
+        f"{R}/benchmarks/cascade_table.tsv"
     localrule: True
     conda:
         "../../envs/actspace.yaml"
@@ -77,6 +83,8 @@ rule toy:
         ),
     log:
         f"{R}/logs/toy.log",
+    benchmark:
+        f"{R}/benchmarks/toy.tsv"
     conda:
         "../../envs/actspace.yaml"
     params:
@@ -104,6 +112,8 @@ rule probe_tables:
         ),
     log:
         f"{R}/logs/probe_tables.log",
+    benchmark:
+        f"{R}/benchmarks/probe_tables.tsv"
     localrule: True
     conda:
         "../../envs/actspace.yaml"
@@ -123,6 +133,8 @@ rule causal_prompts:
         **made(prompts=f"{R}/causal/{{causal}}/prompts.parquet"),
     log:
         f"{R}/logs/causal/{{causal}}.prompts.log",
+    benchmark:
+        f"{R}/benchmarks/causal_prompts/{{causal}}.tsv"
     priority: 1
     conda:
         "../../envs/actspace.yaml"
@@ -146,6 +158,8 @@ rule causal:
         **made(runs=f"{R}/causal/{{causal}}/runs.parquet"),
     log:
         f"{R}/logs/causal/{{causal}}.log",
+    benchmark:
+        f"{R}/benchmarks/causal/{{causal}}.tsv"
     conda:
         "../../envs/actspace.yaml"
     threads: STUDY.compute.threads
@@ -170,6 +184,8 @@ rule causal_tables:
         ),
     log:
         f"{R}/logs/causal_tables.log",
+    benchmark:
+        f"{R}/benchmarks/causal_tables.tsv"
     localrule: True
     conda:
         "../../envs/actspace.yaml"

@@ -9,6 +9,8 @@ rule regions:
         **made(table=f"{R}/regions/{{regions}}/{{hook}}/walks.parquet"),
     log:
         f"{R}/logs/regions/{{regions}}/{{hook}}.log",
+    benchmark:
+        f"{R}/benchmarks/regions/{{regions}}/{{hook}}.tsv"
     conda:
         "../../envs/actspace.yaml"
     threads: STUDY.compute.threads
@@ -34,6 +36,8 @@ rule region_tables:
         ),
     log:
         f"{R}/logs/region_tables.log",
+    benchmark:
+        f"{R}/benchmarks/region_tables.tsv"
     localrule: True
     conda:
         "../../envs/actspace.yaml"
@@ -51,6 +55,8 @@ rule spikes:
         **made(table=f"{R}/spikes/{{spikes}}.parquet"),
     log:
         f"{R}/logs/spikes/{{spikes}}.log",
+    benchmark:
+        f"{R}/benchmarks/spikes/{{spikes}}.tsv"
     conda:
         "../../envs/actspace.yaml"
     params:
@@ -65,6 +71,8 @@ rule toy_superposition:
         **made(table=f"{R}/toy_superposition.parquet"),
     log:
         f"{R}/logs/toy_superposition.log",
+    benchmark:
+        f"{R}/benchmarks/toy_superposition.tsv"
     conda:
         "../../envs/actspace.yaml"
     params:
@@ -85,6 +93,8 @@ rule spike_tables:
         ),
     log:
         f"{R}/logs/spike_tables.log",
+    benchmark:
+        f"{R}/benchmarks/spike_tables.tsv"
     localrule: True
     conda:
         "../../envs/actspace.yaml"

@@ -13,6 +13,8 @@ rule claims:
         ),
     log:
         f"{R}/logs/claims.log",
+    benchmark:
+        f"{R}/benchmarks/claims.tsv"
     localrule: True
     conda:
         "../../envs/actspace.yaml"
@@ -37,6 +39,8 @@ for part in dict.fromkeys(FIGURES.values()):
             ),
         log:
             f"{R}/logs/figures/{part}.log",
+        benchmark:
+            f"{R}/benchmarks/figures/{part}.tsv"
         conda:
             "../../envs/actspace.yaml"
         params:
@@ -62,6 +66,8 @@ rule report:
         **made(page=f"{R}/report.html"),
     log:
         f"{R}/logs/report.log",
+    benchmark:
+        f"{R}/benchmarks/report.tsv"
     localrule: True
     conda:
         "../../envs/actspace.yaml"
@@ -79,6 +85,8 @@ rule manifest:
         manifest=f"{R}/manifest.json",
     log:
         f"{R}/logs/manifest.log",
+    benchmark:
+        f"{R}/benchmarks/manifest.tsv"
     localrule: True
     conda:
         "../../envs/actspace.yaml"

@@ -52,6 +52,8 @@ rule model:
         **made(model=f"{R}/model.json"),
     log:
         f"{R}/logs/model.log",
+    benchmark:
+        f"{R}/benchmarks/model.tsv"
     conda:
         "../../envs/actspace.yaml"
     params:
@@ -66,6 +68,8 @@ rule checkpoint:
         **made(model=f"{R}/checkpoints/{{revision}}.json"),
     log:
         f"{R}/logs/checkpoints/{{revision}}.log",
+    benchmark:
+        f"{R}/benchmarks/checkpoint/{{revision}}.tsv"
     conda:
         "../../envs/actspace.yaml"
     params:
@@ -82,6 +86,8 @@ rule selfcheck:
         **made(table=f"{R}/selfcheck.parquet"),
     log:
         f"{R}/logs/selfcheck.log",
+    benchmark:
+        f"{R}/benchmarks/selfcheck.tsv"
     conda:
         "../../envs/actspace.yaml"
     threads: STUDY.compute.threads
@@ -108,6 +114,8 @@ for name in STUDY.tokens:
             **made(tokens=[f"{R}/tokens/{name}/{part}.parquet" for part in stages.parts(STUDY, name)]),
         log:
             f"{R}/logs/tokens/{name}.log",
+        benchmark:
+            f"{R}/benchmarks/tokens_{name}.tsv"
         conda:
             "../../envs/actspace.yaml"
         threads: STUDY.compute.threads
@@ -146,6 +154,8 @@ rule statements:
         ),
     log:
         f"{R}/logs/statements/{{statements}}.log",
+    benchmark:
+        f"{R}/benchmarks/statements/{{statements}}.tsv"
     wildcard_constraints:
         statements=one_of(STUDY.statements),
     conda:

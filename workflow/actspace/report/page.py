@@ -1,9 +1,12 @@
-"""The report of a study: one HTML file that needs nothing else, no network and no script."""
+"""The report of a study: one HTML file that needs nothing else: no network, and no script to be read or printed."""
 
 from __future__ import annotations
 
+import base64
+import json
 import math
 import re
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,27 +17,34 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from actspace.errors import StudyError
+from actspace.report import assets
 
 HERE = Path(__file__).parent
 BADGES = {"holds": "✓", "fails": "✗", "undecided": "?"}
 
 
 class PageFigure(NamedTuple):
-    """A figure as the page shows it; `svg` as `FigureSpec.svg` returns it."""
+    """A figure as the page shows it; `svg` as `FigureSpec.svg` returns it, `view` as `explore.views`."""
 
     id: str
     section: str
     title: str
     svg: str
     caption: str
+    view: Mapping[str, Any] | None = None
 
 
 class PageTable(NamedTuple):
-    """A table as the page shows it: a link to the CSV file beside the page, and its first rows."""
+    """A table as the page shows it: where its CSV file lies, with the Parquet file beside it, and its first rows."""
 
     title: str
     csv: str
     preview: pd.DataFrame
+
+    @property
+    def parquet(self) -> str:
+        """Where its Parquet file lies."""
+        return str(Path(self.csv).with_suffix(".parquet"))
 
 
 def render(
@@ -47,8 +57,10 @@ def render(
     claims: pd.DataFrame,
     figures: Sequence[PageFigure],
     tables: Sequence[PageTable],
+    environment: Mapping[str, Any],
     provenance: Mapping[str, Any],
     untested: pd.DataFrame | None = None,
+    timings: pd.DataFrame | None = None,
 ) -> str:
     """Render the report of a study.
 
@@ -56,12 +68,14 @@ def render(
     ----------
     title, model, corpus, date : str
         Shown at the top; the date is the caller's, so that the page can be made again byte by byte.
-    study, provenance : mapping
-        The resolved config, and what made the results; nested mappings and sequences of plain values.
+    study, environment, provenance : mapping
+        The resolved config, where it ran, and what made the results; nested mappings and sequences of plain values.
     claims, untested : DataFrame
         As `claims.evaluate` and `claims.untested` return them.
     figures, tables : sequence
         In the order of the page; figures are grouped by section.
+    timings : DataFrame
+        As `timings.summed` returns it.
 
     Returns
     -------
@@ -76,16 +90,18 @@ def render(
     ids = [figure.id for figure in figures]
     if len(ids) != len(set(ids)):
         raise StudyError(f"report: two figures share an id ({', '.join(sorted(ids))}); give each its own")
-    environment = Environment(
+    templates = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(number=number, inline=inline_svg, link=relative_link, slug=slug)
-    return environment.get_template("page.html.j2").render(
+    templates.filters.update(number=number, inline=inline_svg, link=relative_link, slug=slug, packed=packed)
+    return templates.get_template("page.html.j2").render(
         title=title,
         model=model,
         corpus=corpus,
         date=date,
-        css=Markup((HERE / "page.css").read_text(encoding="utf-8")),
+        style=Markup(assets.style()),
+        script=Markup(script := assets.script()),
+        policy=assets.policy(script),
         badges=BADGES,
         claims=claims.to_dict("records"),
         tally={verdict: int((claims["verdict"] == verdict).sum()) for verdict in BADGES},
@@ -94,7 +110,9 @@ def render(
         sections=list(dict.fromkeys(figure.section for figure in figures)),
         tables=[(table, list(table.preview.columns), table.preview.to_numpy(dtype=object)) for table in tables],
         settings=list(flattened(study)),
+        environment=list(flattened(environment)),
         provenance=list(flattened(provenance)),
+        timings=() if timings is None else timings,
     )
 
 
@@ -117,6 +135,12 @@ def marked(before: str, token: str, after: str) -> Markup:
     """Return a piece of text for a cell, with a token in it marked; everything is escaped, line ends are shown."""
     parts = (part.replace("\n", "⏎") for part in (before, token, after))
     return Markup("{}<mark>{}</mark>{}").format(*parts)
+
+
+def packed(view: Mapping[str, Any]) -> str:
+    """Write a view as JSON, compressed to a third, in letters that mean nothing in HTML."""
+    text = json.dumps(view, allow_nan=False, separators=(",", ":"))
+    return base64.b64encode(zlib.compress(text.encode(), level=9)).decode()
 
 
 def slug(text: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from actspace.manifest import Receipts, token_passes
-from actspace.report import page
+from actspace.report import explore, page
 from actspace.report.figures import available_figures
 
 PREVIEW_ROWS, PREVIEW_CONTEXTS = 30, 120
@@ -42,7 +42,12 @@ TITLES = {
 
 
 def render(
-    study: Mapping[str, Any], tables: Mapping[str, pd.DataFrame], figures: Sequence[str], receipts: Receipts, date: str
+    study: Mapping[str, Any],
+    tables: Mapping[str, pd.DataFrame],
+    figures: Sequence[str],
+    receipts: Receipts,
+    timings: pd.DataFrame,
+    date: str,
 ) -> str:
     """Render the report.
 
@@ -52,10 +57,12 @@ def render(
     tables : tables by name; `claims` and `untested_claims` among them
     figures : paths of the SVG files, named by figure
     receipts : receipts of the study's artifacts, by path
+    timings : what its jobs took, as `timings.summed` returns it
     date : shown at the top
     """
     drawn = {Path(path).stem: Path(path).read_text(encoding="utf-8") for path in figures}
     specs = {name: spec for name, spec in available_figures(tables).items() if name in drawn}
+    views = explore.views(tables)
     return page.render(
         title=study["title"] or study["study"],
         model=_model(receipts),
@@ -65,7 +72,7 @@ def render(
         claims=tables["claims"],
         untested=tables["untested_claims"],
         figures=[
-            page.PageFigure(name, spec.section, spec.title, drawn[name], spec.caption(tables))
+            page.PageFigure(name, spec.section, spec.title, drawn[name], spec.caption(tables), views.get(name))
             for name, spec in specs.items()
         ],
         tables=[
@@ -73,7 +80,9 @@ def render(
             for name, title in TITLES.items()
             if name in tables
         ],
+        environment=_environment(receipts),
         provenance=_provenance(tables, receipts),
+        timings=timings,
     )
 
 
@@ -109,14 +118,21 @@ def _corpus(study: Mapping[str, Any], receipts: Receipts) -> str:
     return f"{' + '.join(names)} ({'; '.join(counts)})"
 
 
-def _provenance(tables: Mapping[str, pd.DataFrame], receipts: Receipts) -> dict[str, Any]:
-    """Collect what made the results: software, devices, cost, self-checks, hashes of the weights."""
+def _environment(receipts: Receipts) -> dict[str, Any]:
+    """Collect where jobs ran: the versions of the software, all of them where jobs differ, and the devices."""
+    software: dict[str, set[str]] = {}
+    for record in receipts.values():
+        for name, version in record["versions"].items():
+            software.setdefault(name, set()).add(version)
     devices = sorted({record["extra"]["device"] for record in receipts.values() if "device" in record["extra"]})
+    return {**{name: sorted(software[name]) for name in sorted(software)}, "devices": devices}
+
+
+def _provenance(tables: Mapping[str, pd.DataFrame], receipts: Receipts) -> dict[str, Any]:
+    """Collect what made the results: cost, self-checks, hashes of the weights."""
     checks = tables["selfcheck"]
     worst, allowed = checks["relative_deviation"].max(), checks["tolerance"].max()
     return {
-        "software": dict(sorted(_receipt(receipts, "model.json")["versions"].items())),
-        "devices": ", ".join(devices),
         "full-depth token passes": f"{token_passes(receipts.values()):,.0f}",
         "files": f"{len(receipts)}, each with its sha256 in manifest.json",
         "model description (sha256)": _receipt(receipts, "model.json")["sha256"],
