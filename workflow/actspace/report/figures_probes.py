@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from numpy.typing import NDArray
 
 from actspace.probes.summary import BASELINES, best_hook
 from actspace.report import style
@@ -17,6 +18,10 @@ from actspace.report.summaries import groups, records
 
 SECTION = "Truth directions"
 KNOWN_DIRECTIONS = ("theta", "sigma_inv_theta", "diag_inv_theta", "nuisance")
+MOST_PAIRS = 25
+"""Pairs of sets in one figure; of more, those of different sets are in the figure from set to set alone."""
+MOST_NUMBERS = 8
+"""Sets in a row that leave room for a number in each cell; more need a scale of colours."""
 POOLED = "all"  # the training set that holds every statement set
 LABEL_COLOURS = {1: style.ORANGE, 0: style.BLUE}
 LABEL_MARKERS = {1: "o", 0: "x"}
@@ -92,8 +97,7 @@ def toy_caption(tables: Tables) -> str:
 
 def layer_profile(tables: Tables) -> Figure:
     """Draw the accuracy of each probe over layers, one panel per pair of training and test set."""
-    table = tables["probe_summary"]
-    table = table[table["metric"] == "accuracy"]
+    table = _drawn_over_layers(tables["probe_summary"])
     pairs = list(groups(table, "train_set", "test_set"))
     columns = columns_for(len(pairs), table["test_set"].nunique())
     figure, axes = panels(len(pairs), height=1.9 if columns == 4 else 2.6, columns=columns, sharex=True, sharey=True)
@@ -109,6 +113,13 @@ def layer_profile(tables: Tables) -> Figure:
     handles = [_line(str(probe)) for probe in table["probe"].unique()]
     figure.legend(handles=[*handles, surface_key], loc="outside lower center", ncols=3)
     return figure
+
+
+def _drawn_over_layers(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows to draw: of all pairs of sets, or of each set with itself where all would be too many panels."""
+    table = table[table["metric"] == "accuracy"]
+    few = len(table[["train_set", "test_set"]].drop_duplicates()) <= MOST_PAIRS
+    return table if few else table[table["train_set"] == table["test_set"]]
 
 
 def columns_for(n_panels: int, n_per_row: int) -> int:
@@ -136,61 +147,64 @@ def draw_over_layers(ax: Axes, rows: pd.DataFrame, name: str, label: str | None 
 
 def layer_caption(tables: Tables) -> str:
     """Say what was probed, on which sets and over how many splits."""
-    table = tables["probe_summary"]
-    table = table[table["metric"] == "accuracy"]
+    table = _drawn_over_layers(tables["probe_summary"])
     sets = ", ".join(sorted(set(table["train_set"]) | set(table["test_set"])))
     probes, layers = table["probe"].nunique(), table["layer"].nunique()
+    crossed = bool((table["train_set"] != table["test_set"]).any())
+    arrow = "; an arrow marks training on one set and testing on another" if crossed else ""
     return (
-        f"Accuracy of {plural(probes, 'linear probe')} at {plural(layers, 'layer')}, "
-        f"tested on held-out entities ({sets}); an arrow marks training on one set and testing on another. Means over "
-        f"{counted(table['n_splits'].unique())} splits by entity with 95% intervals over splits. Baselines: logistic "
-        "regression on the embedding (fine dots), random directions, and labels shuffled before training."
+        f"Accuracy of {plural(probes, 'linear probe')} at {plural(layers, 'layer')}, tested on held-out entities ({sets}){arrow}. "
+        f"Means over {counted(table['n_splits'].unique())} splits by entity with 95% intervals over splits. Baselines: "
+        "logistic regression on the embedding (fine dots), random directions, and labels shuffled before training."
     )
 
 
 def generalization(tables: Tables) -> Figure:
     """Draw the accuracy of each probe from training set to test set, at the layer that suits the probes best."""
     table = _at_best_layer(tables)
-    probes = [str(probe) for probe in table["probe"].unique()]
+    probes = sorted((str(probe) for probe in table["probe"].unique()), key=lambda name: name.startswith(BASELINES))
     trained, tested = (list(table[column].unique()) for column in ("train_set", "test_set"))
-    figure, axes = panels(len(probes), height=0.75 + 0.32 * len(trained), columns=3, sharex=True, sharey=True)
+    numbered = len(tested) <= MOST_NUMBERS
+    columns, height, size = (3, 0.32, 7.5) if numbered else (2, 0.16, 6)
+    figure, axes = panels(len(probes), height=0.75 + height * len(trained), columns=columns, sharex=True, sharey=True)
     for ax, probe in zip(axes, probes, strict=True):
         own = table[table["probe"] == probe].drop_duplicates(["train_set", "test_set"])
         rows = own.pivot(index="train_set", columns="test_set", values="value")
         values = rows.reindex(index=trained, columns=tested).to_numpy()
-        ax.imshow(values, cmap="PuOr", vmin=0, vmax=1, aspect="auto")
-        for (row, column), value in np.ndenumerate(values):
-            if np.isfinite(value):
-                ink = "white" if abs(value - 0.5) > 0.35 else "black"
-                ax.text(column, row, f"{value:.2f}", ha="center", va="center", color=ink, fontsize=7.5)
+        colours = ax.imshow(values, cmap="PuOr", vmin=0, vmax=1, aspect="auto")
+        if numbered:
+            _write_cells(ax, values)
         ax.set_title(style.label(probe), fontsize=8.5)
-        ax.set_xticks(range(len(tested)), tested, rotation=35, ha="right", fontsize=7.5)
-        ax.set_yticks(range(len(trained)), trained, fontsize=7.5)
+        ax.set_xticks(range(len(tested)), tested, rotation=35 if numbered else 55, ha="right", fontsize=size)
+        ax.set_yticks(range(len(trained)), trained, fontsize=size)
         ax.grid(visible=False)
-    name_outer_axes(axes, 3, "tested on", "trained on")
+    name_outer_axes(axes, columns, "tested on", "trained on")
+    if not numbered:
+        figure.colorbar(colours, ax=axes, location="bottom", label="accuracy", shrink=0.5, aspect=40)
     return figure
+
+
+def _write_cells(ax: Axes, values: NDArray[np.float64]) -> None:
+    for (row, column), value in np.ndenumerate(values):
+        if np.isfinite(value):
+            ink = "white" if abs(value - 0.5) > 0.35 else "black"
+            ax.text(column, row, f"{value:.2f}", ha="center", va="center", color=ink, fontsize=7.5)
 
 
 def _at_best_layer(tables: Tables) -> pd.DataFrame:
     table = tables["probe_summary"]
     table = table[table["metric"] == "accuracy"]
-    table = table[table["hook"] == best_hook(table)]
-    probes = table[~table["probe"].str.startswith(BASELINES)]
-    return probes if len(probes) else table
+    return table[table["hook"] == best_hook(table)]
 
 
 def generalization_caption(tables: Tables) -> str:
-    """Say where probes are read, how the layer was chosen, and what the two baselines reach there."""
+    """Say where probes are read, and how the layer was chosen."""
     table = _at_best_layer(tables)
-    all_probes = tables["probe_summary"]
-    here = all_probes[(all_probes["hook"] == table["hook"].iloc[0]) & (all_probes["metric"] == "accuracy")]
-    baselines = here[here["probe"].str.startswith(BASELINES)]
-    chance = [f"{style.label(str(name))} {rows['value'].mean():.2f}" for name, rows in groups(baselines, "probe")]
     return (
         f"Accuracy from training set (rows) to the held-out entities of the test set (columns) at {table['hook'].iloc[0]}, "
         "where the probes are most accurate on held-out entities of their own training sets; that choice flatters them a "
         f"little. Means over {counted(table['n_splits'].unique())} splits by entity; an empty row lacks what the probe "
-        f"needs. Baselines on average: {', '.join(chance) or 'none were fitted'}."
+        "needs. Random directions and labels shuffled before training are the baselines."
     )
 
 
