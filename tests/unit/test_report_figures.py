@@ -180,16 +180,27 @@ def test_concepts_are_drawn_as_the_tables_say(tables):
 
 def test_generalization_is_drawn_at_the_layer_of_the_best_accuracies(tables):
     figure = FIGURES["generalization"].draw(tables)
-    assert [ax.get_title() for ax in figure.axes] == ["logistic regression", "mass-mean", "mass-mean with covariance"]
+    probes = ["logistic regression", "mass-mean", "mass-mean with covariance"]
+    assert [ax.get_title() for ax in figure.axes] == [*probes, "shuffled labels"]  # the baseline comes last
     table = tables["probe_summary"]
     best = table[(table["layer"] == 18) & (table["probe"] == "mass_mean")]
     drawn = figure.axes[1].get_images()[0].get_array()
     expected = best.pivot(index="train_set", columns="test_set", values="value").loc[["cities", "elements"]]
     np.testing.assert_allclose(drawn.filled(np.nan), expected[["cities", "elements"]].to_numpy())
     assert np.isnan(drawn.filled(np.nan)).sum() == 1  # elements to cities was not measured
-    caption = FIGURES["generalization"].caption(tables)
-    assert "at blocks.17.hook_resid_post" in caption
-    assert "shuffled labels 0.50" in caption
+    assert "at blocks.17.hook_resid_post" in FIGURES["generalization"].caption(tables)
+
+
+def test_many_sets_get_a_scale_of_colours_and_layers_of_their_own_alone(tables):
+    table = tables["probe_summary"]
+    pairs = [(f"s{a}", f"s{b}") for a in range(9) for b in range(9)]
+    cities = table[(table["train_set"] == "cities") & (table["test_set"] == "cities")]
+    many = {"probe_summary": pd.concat([cities.assign(train_set=a, test_set=b) for a, b in pairs], ignore_index=True)}
+    matrices = FIGURES["generalization"].draw(many).axes
+    assert not any(ax.texts for ax in matrices)
+    assert matrices[-1].get_xlabel() == "accuracy"
+    assert [ax.get_title() for ax in FIGURES["probe_layers"].draw(many).axes] == [f"s{a}" for a in range(9)]
+    assert "an arrow" not in FIGURES["probe_layers"].caption(many)
 
 
 def test_statements_are_drawn_by_truth_with_a_direction_per_probe(tables):
