@@ -4,6 +4,7 @@ markdown-it-py reads them as a code host does; it is a dependency of ours alread
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -74,7 +75,7 @@ def anchors(page: Path) -> set[str]:
     """Return the anchors of a page's headings, as code hosts name them."""
     found, seen = set(), Counter[str]()
     parsed = tokens(page)
-    for opening, content in zip(parsed, parsed[1:], strict=False):
+    for opening, content in itertools.pairwise(parsed):
         if opening.type == "heading_open":
             words = "".join(child.content for child in content.children or ())
             name = re.sub(r"[^\w\- ]", "", words.lower()).replace(" ", "-")

@@ -25,7 +25,7 @@ from pages import DOCS, PAGES, ROOT, Snippet, anchors, links, snippets
 from snakemake.utils import update_config
 from tiny import TinyStudy
 
-from actspace import reference_docs
+from actspace import reference_docs, stages
 from actspace.activations import store
 from actspace.reading import read_study
 
@@ -39,7 +39,7 @@ IN_THE_TINY_STUDY = {
     "blocks.20.hook_resid_post": "blocks.1.hook_resid_post",
     "topk-n1024-k16-s0": "topk-n48-k4-s0",
     "kmeans-k256-s0": "kmeans-k4-s0",
-    "set=cities": "set=comparisons",
+    "sizes: [16, 64, 256, 1024, 2048]": "sizes: [4, 8, 16]",
 }
 """What the embedded study calls something, and the tiny one."""
 TYPES = {"int64": "integer", "int32": "integer", "double": "number", "float": "number", "bool": "boolean"}
@@ -88,7 +88,7 @@ def attempt(snippet: Snippet, scope: dict[str, Any]) -> None:
         case "python", "with saelens":
             compile(text, snippet.place, "exec")
             if PEERS.exists():
-                run([str(PEERS), "-c", text], snippet)
+                run([str(PEERS), "-c", text], snippet, PYTHONPATH="", HF_HUB_OFFLINE="1")
         case "yaml", "":
             check_settings(snippet)
         case _:
@@ -111,8 +111,8 @@ def run_in_the_shell(text: str, snippet: Snippet) -> None:
             run(["bash", "-e", "-c", part], snippet)
 
 
-def run(command: list[str], snippet: Snippet) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+def run(command: list[str], snippet: Snippet, **environment: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **environment})
     assert done.returncode == 0, f"{snippet.place}:\n{done.stdout[-2000:]}{done.stderr[-3000:]}"
 
 
@@ -124,6 +124,16 @@ def check_settings(snippet: Snippet) -> None:
         del settings["model"]["source"]  # of another kind, which a second file cannot replace
     update_config(settings, fragment)
     read_study(settings, snippet.place)
+
+
+def test_fits_and_files_that_snippets_name_are_those_of_the_embedded_study():
+    study = read_study(yaml.safe_load((ROOT / "config" / "config.yaml").read_text()))
+    fits = stages.fits(study.dictionaries["layer9"])
+    hooks = {hook for capture in study.captures.values() for hook in capture.hooks}
+    for snippet in (snippet for page in PAGES for snippet in snippets(page)):
+        assert not set(re.findall(r"(?:topk|kmeans)-[\w-]+", snippet.text)) - set(fits), snippet.place
+        named = re.findall(r"results/embedded/\S+?(blocks\.\d+\.hook_[a-z_]+)", snippet.text)
+        assert not set(named) - hooks, snippet.place
 
 
 def test_the_recipes_without_this_code_read_what_the_store_reads(reader: Path):
