@@ -20,7 +20,6 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from dry_runs import dry_run
 from pages import DOCS, PAGES, ROOT, Snippet, anchors, links, snippets
 from snakemake.utils import update_config
 from tiny import TinyStudy
@@ -105,10 +104,20 @@ def run_in_the_shell(text: str, snippet: Snippet) -> None:
     """Run a block, line by line where Snakemake is called: that is planned only."""
     for part in re.split(r"^(snakemake .*\n)", text, flags=re.MULTILINE):
         if part.startswith("snakemake "):
-            code, output = dry_run(shlex.split(part, comments=True)[1:], Path.cwd())
-            assert code == 0, f"{snippet.place}: {part}{output[-3000:]}"
-        else:
+            arguments = tuple(word for word in shlex.split(part, comments=True)[1:] if word != "-n")
+            plan(arguments, tuple(Path(word).read_text() for word in arguments if word.endswith(".yaml")), snippet)
+        elif part.strip():
             run(["bash", "-e", "-c", part], snippet)
+
+
+PLANNED: set[tuple[tuple[str, ...], tuple[str, ...]]] = set()
+
+
+def plan(arguments: tuple[str, ...], configs: tuple[str, ...], snippet: Snippet) -> None:
+    """Dry-run Snakemake, once for the same arguments and configs: pages may well repeat a command."""
+    if (arguments, configs) not in PLANNED:
+        run([sys.executable, "-m", "snakemake", *arguments, "-n", "--nocolor"], snippet)
+        PLANNED.add((arguments, configs))
 
 
 def run(command: list[str], snippet: Snippet, **environment: str) -> None:
