@@ -32,8 +32,9 @@ bench: $(READY)  ## every benchmark, quickly
 
 bench-peers: .venv-peers/.ready  ## SAELens and other libraries that tests and benchmarks compare with, in an environment of its own
 
-docs: $(READY)  ## what is generated from the config models
+docs: $(READY)  ## what is generated: the schema, and the references of config, tables and claims
 	PYTHONPATH=workflow $(BIN)/python -m actspace.config_docs
+	PYTHONPATH=workflow $(BIN)/python -m actspace.reference_docs
 
 lock:  ## pin the newest versions that pyproject.toml allows; torch stays at the version named here
 	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock

@@ -1,8 +1,5 @@
 """Linear probes against scikit-learn, and what must not change them: rotations, scales, constant data."""
 
-import re
-from pathlib import Path
-
 import numpy as np
 import pytest
 from sklearn.covariance import ledoit_wolf
@@ -240,20 +237,6 @@ def test_save_and_load_return_the_same_probes(tmp_path):
     for key, probe in probes.items():
         np.testing.assert_array_equal(loaded[key].direction, probe.direction)
         assert (loaded[key].bias, loaded[key].name, loaded[key].facts) == (probe.bias, probe.name, probe.facts)
-
-
-def test_the_readmes_recipe_reads_a_probe(tmp_path, monkeypatch):
-    key, path = "blocks.20.hook_resid_post/all/mass_mean/0", "results/embedded/probes/truth/directions.safetensors"
-    (tmp_path / path).parent.mkdir(parents=True)
-    probe = linear.mass_mean(*labelled(60, 8))
-    linear.save(tmp_path / path, {key: probe})
-    monkeypatch.chdir(tmp_path)
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    (recipe,) = re.findall(r"```python\n(from safetensors.*?)```", readme, re.DOTALL)
-    scope = {}
-    exec(recipe, scope)
-    np.testing.assert_array_equal(scope["direction"], probe.direction)
-    assert scope["bias"] == [probe.bias]
 
 
 def test_a_damaged_file_of_probes_is_an_error(tmp_path):

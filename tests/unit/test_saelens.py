@@ -2,20 +2,16 @@
 
 import json
 import os
-import re
 import subprocess
 from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from safetensors.torch import load_file, save_file
 
 import saelens_folders
-from actspace import stages
 from actspace.dictionaries import base, layout, saelens
 from actspace.errors import StudyError
-from actspace.reading import read_study
 
 ROOT = Path(__file__).parents[2]
 PEERS = ROOT / ".venv-peers" / "bin" / "python"
@@ -80,18 +76,6 @@ def test_every_sae_that_saelens_makes_is_read_and_computes_the_same(exchanged):
     assert len(names) == 8
     for name in names:
         agree(exchanged / "theirs", name)
-
-
-def test_the_readme_opens_an_sae_of_the_embedded_study_in_saelens(exchanged):
-    (snippet,) = re.findall(r"```python\n(from sae_lens.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    (place,) = re.findall(r'load_from_disk\("results/embedded/(.*?)"\)', snippet)
-    _, dictionaries, hook, _, fit = place.split("/")
-    study = read_study(yaml.safe_load((ROOT / "config" / "config.yaml").read_text()))
-    assert hook in study.dictionaries[dictionaries].hooks
-    assert fit in stages.fits(study.dictionaries[dictionaries])
-    code = snippet.replace(f"results/embedded/{place}", str(exchanged / "ours" / "topk"))
-    done = subprocess.run([PEERS, "-c", f"{code}\nprint(sae.cfg.k)"], capture_output=True, text=True, check=False)
-    assert done.stdout.strip() == "5", done.stderr[-2000:]
 
 
 def test_every_family_of_saes_has_an_architecture_in_saelens():

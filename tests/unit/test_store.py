@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import sys
 import threading
@@ -25,9 +24,6 @@ MADE_BY = MadeBy("small", "activations", {"a": 1}, "c0de", {})
 D_MODEL, LENGTH, SEQUENCES = 6, 4, 5
 N = LENGTH * SEQUENCES
 DTYPES = ["float32", "float16", "bfloat16"]
-
-README = Path(__file__).parents[2] / "README.md"
-EXAMPLE = "results/embedded/activations/contexts/blocks.9.hook_resid_post/test-000.parquet"
 
 
 def gaussian(rows: int = N, seed: int = 0) -> torch.Tensor:
@@ -213,22 +209,6 @@ def test_another_parquet_file_is_refused(tmp_path, reader):
     pd.DataFrame({"norm": [1.0], "position": [0]}).to_parquet(tmp_path / "x.parquet")
     with pytest.raises(StudyError, match=r"x.parquet: not an activation file \("):
         reader([tmp_path / "x.parquet"])
-
-
-@pytest.mark.parametrize("package", ["pandas", "polars", "duckdb", "actspace.activations"])
-def test_the_readmes_recipes_read_a_file(tmp_path, monkeypatch, package):
-    x = gaussian()
-    write(tmp_path / EXAMPLE, x, "float16")
-    write(tmp_path / EXAMPLE.replace("test", "train"), x, "float16")
-    monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-    (recipe,) = [block for block in blocks if re.search(rf"(import|from)[^\n]*\b{package}\b", block)]
-    scope: dict[str, Any] = {}
-    exec(recipe, scope)
-    if package == "actspace.activations":
-        assert scope["x"].shape == (N - SEQUENCES, D_MODEL)
-    else:
-        np.testing.assert_array_equal(scope["x"], as_stored(x, "float16").numpy())
 
 
 def test_numpy_reads_bfloat16_as_the_upper_halves_of_float32(tmp_path):

@@ -23,6 +23,7 @@ INTRODUCTION = """\
 A study is one YAML file. Give it with `--configfile`; without one, `config/config.yaml` (the embedded study) is used. Several files are layered,
 the later over the earlier, so an override is a second file that holds only what differs:
 
+<!-- test: parsed: the second file is the reader's own -->
 ```bash
 snakemake --cores all --configfile config/config.yaml my-changes.yaml
 ```
