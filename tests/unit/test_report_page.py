@@ -114,7 +114,8 @@ def test_all_ids_are_unique_and_all_anchors_exist(html):
 def test_each_claim_shows_verdict_in_words_value_interval_source_and_note(parts, html):
     text = re.sub(r"\s+", " ", html)
     for claim in parts["claims"].itertuples():
-        card = text[text.index(f'id="claim-{claim.id}"') :].split("</li>")[0]
+        card = next(part for part in text.split('<details class="claim">') if f'id="claim-{claim.id}"' in part)
+        card = card.split("</details>")[0]
         assert re.search(rf'class="badge {claim.verdict}">.*?</span> {claim.verdict}</span>', card)
         assert page.number(claim.value, 3) in card
         assert page.number(claim.high, 3) in card
