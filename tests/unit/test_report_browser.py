@@ -96,7 +96,7 @@ def test_the_page_opens_in_under_two_seconds(desktop: Visit):
 
 def test_without_scripts_the_page_shows_figures_and_tables_alone(path):
     with visit(path, scripts=False) as seen:
-        assert seen.page.locator("summary:visible, table button").count() == 0
+        assert seen.page.locator("figure summary:visible, table button").count() == 0
         assert seen.page.locator("figure svg:visible").count() == len(SHOWN)
 
 
