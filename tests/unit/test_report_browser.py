@@ -58,8 +58,18 @@ def desktop(path):
         yield seen
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("screen", SCREENS)
+MOST_TELLING = (("desktop", "light"), ("small phone", "dark"))
+"""Screens and schemes of every run of the tests; the others are left to the slow ones."""
+
+
+@pytest.mark.parametrize(
+    ("screen", "scheme"),
+    [
+        pytest.param(screen, scheme, marks=() if (screen, scheme) in MOST_TELLING else pytest.mark.slow)
+        for screen in SCREENS
+        for scheme in ("light", "dark")
+    ],
+)
 def test_the_page_is_quiet_fits_the_window_and_is_accessible(path, screen, scheme):
     with visit(path, screen, scheme) as seen:
         seen.open_explorers()
@@ -90,6 +100,7 @@ def test_no_script_but_the_bundled_one_runs(desktop: Visit):
     assert "Content Security Policy" in desktop.errors[0]
 
 
+@pytest.mark.slow  # as other tests that run beside it would make it late
 def test_the_page_opens_in_under_two_seconds(desktop: Visit):
     assert desktop.page.evaluate("performance.getEntriesByType('navigation')[0].loadEventEnd") < 2000
 

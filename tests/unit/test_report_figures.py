@@ -3,7 +3,6 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -437,13 +436,8 @@ def folder(tables, tmp_path):
     return tmp_path / "results" / "embedded"
 
 
-def test_the_readmes_recipe_draws_a_figure(folder, monkeypatch):
-    monkeypatch.chdir(folder.parents[1])
-    (recipe,) = re.findall(r"```python\n([^`]*import figures.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    scope: dict[str, Any] = {}
-    exec(recipe, scope)
-    assert scope["figure"].axes[0].get_title() == "on the sphere"
-    assert Path("curves.pdf").read_bytes().startswith(b"%PDF")
+def test_a_figure_is_drawn_from_the_folder_of_a_study(folder):
+    assert draw(folder, "curves_plateaus").axes[0].get_title() == "on the sphere"
 
 
 def test_a_study_lists_its_figures_with_their_titles(folder):

@@ -10,7 +10,9 @@ from browser import needs_chromium, visit
 pytestmark = needs_chromium
 
 
-@pytest.mark.parametrize(("screen", "scheme"), [("desktop", "light"), ("small phone", "dark")])
+@pytest.mark.parametrize(
+    ("screen", "scheme"), [("desktop", "light"), pytest.param("small phone", "dark", marks=pytest.mark.slow)]
+)
 def test_the_report_of_a_study_is_quiet_fits_the_window_and_is_accessible(finished: TinyStudy, screen, scheme):
     with visit(finished.results / "report.html", screen, scheme) as seen:
         seen.open_explorers()
@@ -20,6 +22,7 @@ def test_the_report_of_a_study_is_quiet_fits_the_window_and_is_accessible(finish
         assert seen.requests == []
 
 
+@pytest.mark.slow
 def test_the_keyboard_reaches_every_control_of_the_report_of_a_study(finished: TinyStudy):
     with visit(finished.results / "report.html") as seen:
         seen.open_explorers()
