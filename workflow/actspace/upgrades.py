@@ -44,7 +44,7 @@ def remark(folder: Path) -> str | None:
     if not found:
         return None
     rules = {rule for rules in found.values() for rule in rules}
-    again = f"`snakemake --forcerun $(python -m actspace.upgrades {folder})` makes them again"
+    again = f"`snakemake --cores all --forcerun $(python -m actspace.upgrades {folder})` makes them again"
     return f"actspace: {'; '.join(found)}: may affect {len(rules)} stages, none was rerun for it; {again}"
 
 
