@@ -135,7 +135,7 @@ def test_files_elsewhere_do_not_count(tmp_path):
     script.write_text(f"open({str(elsewhere)!r})\n")
     before = fingerprint.of_script(script, tmp_path / "package")
     elsewhere.write_text("two")
-    fingerprint._of_file.cache_clear()
+    fingerprint._read.cache_clear()
     assert fingerprint.of_script(script, tmp_path / "package") == before
 
 

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 PACKAGE = Path(__file__).parent
 LEFT_OUT = ("config", "__init__.py")
@@ -21,7 +22,8 @@ DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 def of_script(script: Path, package: Path = PACKAGE) -> str:
     """Return the fingerprint, 16 hex digits, of a script and all that it imports from the package."""
     files = {script.resolve(), *modules_of(script, package)}
-    parts = sorted(f"{_name(file, script, package)}={_of_file(file, _stamp(file))}" for file in files)
+    modules = [_read(file, _stamp(file), package) for file in files]
+    parts = sorted(f"{module.name}={module.digest}" for module in modules)
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
@@ -31,8 +33,7 @@ def modules_of(script: Path, package: Path = PACKAGE) -> set[Path]:
     waiting = [script.resolve()]
     while waiting:
         file = waiting.pop()
-        imported = _imports(file, _stamp(file), package)
-        new = {path for path in imported - found if path.relative_to(package).parts[0] not in LEFT_OUT}
+        new = _read(file, _stamp(file), package).imports - found
         found |= new
         waiting += new
     return found
@@ -72,27 +73,35 @@ def _stamp(file: Path) -> tuple[int, int]:
     return stat.st_mtime_ns, stat.st_size
 
 
+class Module(NamedTuple):
+    """What is known of one file: its name in the package, the digest of its code and templates, the files that it imports itself."""
+
+    name: str
+    digest: str
+    imports: frozenset[Path]
+
+
 @cache
-def _of_file(file: Path, _version: tuple[int, int]) -> str:
+def _read(file: Path, _version: tuple[int, int], package: Path) -> Module:
     tree = ast.parse(file.read_text(encoding="utf-8"))
+    nodes = list(ast.walk(tree))
     digest = hashlib.sha256(serialise(tree).encode())
-    for template in sorted(_templates(file, tree)):
+    for template in sorted(_templates(file, nodes)):
         digest.update(template.name.encode() + template.read_bytes())
-    return digest.hexdigest()
+    name = file.relative_to(package).as_posix() if file.is_relative_to(package) else file.name
+    return Module(name, digest.hexdigest(), _imports(file, nodes, package))
 
 
-def _templates(file: Path, tree: ast.AST) -> Iterator[Path]:
-    names = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+def _templates(file: Path, nodes: list[ast.AST]) -> Iterator[Path]:
+    names = {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
     for name in names:
         if len(name) < 100 and TEMPLATE.fullmatch(name) and (file.parent / name).is_file():
             yield file.parent / name
 
 
-@cache
-def _imports(file: Path, _version: tuple[int, int], package: Path) -> frozenset[Path]:
-    tree = ast.parse(file.read_text(encoding="utf-8"))
+def _imports(file: Path, nodes: list[ast.AST], package: Path) -> frozenset[Path]:
     names: set[str] = set()
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
@@ -101,7 +110,8 @@ def _imports(file: Path, _version: tuple[int, int], package: Path) -> frozenset[
             raise ValueError(
                 f"{file}: line {node.lineno}: write relative imports in full; fingerprints follow absolute ones"
             )
-    return frozenset(path for name in names for path in _files_of(name, package))
+    found = {path for name in names for path in _files_of(name, package)}
+    return frozenset(path for path in found if path.relative_to(package).parts[0] not in LEFT_OUT)
 
 
 def _files_of(name: str, package: Path) -> Iterator[Path]:
@@ -115,7 +125,3 @@ def _files_of(name: str, package: Path) -> Iterator[Path]:
             yield place / "__init__.py"
         elif place.with_suffix(".py").is_file() and end > 1:
             yield place.with_suffix(".py")
-
-
-def _name(file: Path, script: Path, package: Path) -> str:
-    return script.name if file == script.resolve() else file.relative_to(package).as_posix()

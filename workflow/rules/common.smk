@@ -9,7 +9,7 @@ sys.path.insert(0, str(WORKFLOW))
 SEARCH_PATH = os.pathsep.join([str(WORKFLOW), *filter(None, [os.getenv("PYTHONPATH")])])
 os.environ |= {"PYTHONPATH": SEARCH_PATH, "TQDM_DISABLE": "1", "TOKENIZERS_PARALLELISM": "true"}
 
-from actspace import archive, checkout, disk, fingerprint, hooks, manifest, stages
+from actspace import archive, checkout, disk, fingerprint, hooks, leftovers, manifest, stages, upgrades
 from actspace.dictionaries import layout
 from actspace.errors import StudyError
 from actspace.perturbations import families
@@ -162,6 +162,10 @@ def stop_if_the_disk_is_too_small():
         sys.exit(f"actspace: {error}")
 
 
-def closing_line():
-    """What a run says when it is done: time, cost and where the report lies."""
-    return manifest.closing_line(Path("results", STUDY.study), time.monotonic() - STARTED)
+def closing_lines():
+    """What a run says when it is done: time, cost and where the report lies; what upgrades may affect, and what is left behind."""
+    folder = Path("results", STUDY.study)
+    lines = [manifest.closing_line(folder, time.monotonic() - STARTED)]
+    if (folder / "manifest.json").is_file():
+        lines += filter(None, [upgrades.remark(folder), leftovers.remark(folder)])
+    return "\n".join(lines)
