@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -92,3 +93,10 @@ def test_files_of_another_study_and_links_stay(results, tmp_path):
 def test_leftovers_need_a_manifest(tmp_path):
     with pytest.raises(StudyError, match=r"no readable manifest\.json"):
         leftovers.find(tmp_path)
+
+
+def test_what_is_newer_than_the_manifest_is_no_leftover(results):
+    written = (results / "manifest.json").stat().st_mtime_ns
+    new = made(results, "fits/new.safetensors", "kmeans")
+    os.utime(new, ns=(written + 10**9, written + 10**9))
+    assert new not in leftovers.find(results)

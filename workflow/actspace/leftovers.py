@@ -14,7 +14,9 @@ from actspace.errors import StudyError
 
 
 def find(folder: Path) -> list[Path]:
-    """List the files with a receipt of this study that its manifest does not list.
+    """List the files with a receipt of this study that are older than its manifest, which does not list them.
+
+    Newer ones may be of a member that was added: a run of some targets alone makes no manifest.
 
     Raises
     ------
@@ -29,7 +31,9 @@ def find(folder: Path) -> list[Path]:
         ) from None
     there = verify.Folder(folder).names()
     unlisted = (name for name in sorted(there - listed.keys()) if f"{name}.json" in there)
-    return [folder / name for name in unlisted if _made_by(folder.resolve().name, folder / name)]
+    written = (folder / verify.MANIFEST).stat().st_mtime_ns
+    older = (folder / name for name in unlisted if (folder / name).stat().st_mtime_ns <= written)
+    return [path for path in older if _made_by(folder.resolve().name, path)]
 
 
 def _made_by(study: str, path: Path) -> bool:
