@@ -218,6 +218,7 @@ def _parquet(stream: IO[bytes], where: str, column: str) -> Iterator[_Record]:
         raise StudyError(f"{where}: column '{column}' is not UTF-8 ({error.reason}); convert the file") from error
     except (pa.ArrowException, OSError) as error:
         first = next(iter(str(error).splitlines()), type(error).__name__)
+        first = ascii(first)[1:-1]  # it may quote the file's own bytes
         raise StudyError(f"{where} is no sound Parquet file ({first}); fetch it again or check its format") from error
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -151,7 +152,7 @@ def _explained(folder: Path) -> Iterator[None]:
         yield
     except StudyError:
         raise
-    except (OSError, ValueError, LookupError, OverflowError, SafetensorError) as error:
+    except (OSError, ValueError, LookupError, OverflowError, struct.error, SafetensorError) as error:
         if "trust_remote_code" in str(error):
             raise StudyError(
                 f"{folder}: this model comes with Python code of its own, which was not run; "
