@@ -164,7 +164,7 @@ def test_a_config_that_is_no_mapping_is_refused(config):
         ("tokens/prompts/length", 2.5, "found 2.5; input should be a valid integer"),
         ("tokens/prompts/length", "eight", "found 'eight'; input should be a valid integer"),
         ("tokens/prompts/length", 0, "found 0; input should be greater than 0"),
-        ("tokens/prompts/shards", 1001, "found 1001; input should be less than or equal to 1000"),
+        ("tokens/prompts/shards", 10_001, "found 10001; input should be less than or equal to 10000"),
         ("seed", -1, "found -1; input should be greater than or equal to 0"),
     ],
 )

@@ -258,3 +258,76 @@ def test_checkpoints_are_the_same_bytes_each_time(architecture, folder, tmp_path
     assert [path.read_bytes() for path in sorted(again.iterdir())] == [p.read_bytes() for p in sorted(folder.iterdir())]
     config = json.loads((folder / "config.json").read_text())
     assert config["vocab_size"] == 300
+
+
+CODE = """
+from pathlib import Path
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+
+Path({marker!r}).write_text("run")
+
+class OddConfig(GPT2Config):
+    model_type = "odd"
+
+class OddModel(GPT2LMHeadModel):
+    config_class = OddConfig
+
+class OddTokenizer(PreTrainedTokenizerFast):
+    pass
+"""
+
+
+@pytest.fixture
+def odd(gpt2, tmp_path, monkeypatch):
+    """A model that comes with code, and the file that its code writes when it runs."""
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    marker = tmp_path / "marker"
+    (gpt2 / "modeling.py").write_text(CODE.format(marker=str(marker)))
+    for name, own in (
+        (
+            "config.json",
+            {
+                "model_type": "odd",
+                "auto_map": {"AutoConfig": "modeling.OddConfig", "AutoModelForCausalLM": "modeling.OddModel"},
+            },
+        ),
+        (
+            "tokenizer_config.json",
+            {"tokenizer_class": "OddTokenizer", "auto_map": {"AutoTokenizer": [None, "modeling.OddTokenizer"]}},
+        ),
+    ):
+        (gpt2 / name).write_text(json.dumps(json.loads((gpt2 / name).read_text()) | own))
+    return gpt2, marker
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        models.describe,
+        models.load_tokenizer,
+        lambda folder: models.load(folder, SETTINGS),
+        lambda folder: models.load(folder, SETTINGS | {"random_weights_seed": 1}),
+    ],
+)
+def test_code_that_comes_with_a_model_is_not_run(odd, read):
+    folder, marker = odd
+    with pytest.raises(
+        StudyError, match=r"\A\S+: this model comes with Python code of its own, which was not run; [^\n]+\Z"
+    ):
+        read(folder)
+    assert not marker.exists()
+
+
+def test_code_that_is_trusted_is_run(odd):
+    folder, marker = odd
+    assert models.describe(folder, trust_remote_code=True)["architecture"] == "OddModel"
+    assert marker.read_text() == "run"
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"GGUF", b"GGUF\x03\0\0\0" + b"\xff" * 64, b"PK\x03\x04" * 20, b"\x80\x04cos\nsystem\n."]
+)
+def test_a_file_that_is_no_gguf_is_one_line(tmp_path, content):
+    (tmp_path / "m.gguf").write_bytes(content)
+    with pytest.raises(StudyError, match=r"\A\S+m.gguf: this model cannot be read \([^\n]+\); get it again[^\n]+\Z"):
+        models.convert_gguf(tmp_path / "m.gguf", tmp_path / "converted")

@@ -14,7 +14,7 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 
-from actspace import sources
+from actspace import corpora, sources
 from actspace.errors import StudyError
 from hub_server import PARQUET_BRANCH, HubServer, use_hub
 
@@ -81,10 +81,20 @@ def test_snapshot_takes_code_along_when_it_is_trusted(hub):
     assert not (folder / "pytorch_model.bin").exists()
 
 
-def test_resolve_gives_the_commit_of_a_branch_and_of_itself(hub):
+def test_resolve_gives_the_commit_of_a_branch_and_of_itself_and_warns_of_a_branch(hub, caplog):
     commit = hub.commit("datasets", DATASET, PARQUET_BRANCH)
-    assert sources.resolve(DATASET, PARQUET_BRANCH, "dataset") == commit
     assert sources.resolve(DATASET, commit, "dataset") == commit
+    assert not caplog.messages
+    assert sources.resolve(DATASET, PARQUET_BRANCH, "dataset") == commit
+    (line,) = caplog.messages
+    assert f"revision '{PARQUET_BRANCH}' is no commit and can change; it stands for {commit} now" in line
+
+
+def test_sources_of_text_are_pinned_to_the_commits_that_are_read(hub):
+    branch = {"kind": "hub", "repo": DATASET, "revision": PARQUET_BRANCH, "files": "*", "text_column": "text"}
+    own = {"kind": "file", "path": "text.txt"}
+    commit = hub.commit("datasets", DATASET, PARQUET_BRANCH)
+    assert corpora.pinned([branch, own]) == [branch | {"revision": commit}, own]
 
 
 def test_a_snapshot_in_the_cache_outlives_the_hub(hub, connect):

@@ -21,6 +21,8 @@ from actspace.errors import StudyError
 
 SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".txt": "text"}
 ROWS_PER_BATCH = 256
+MOST_DOCUMENT_BYTES = 64 << 20
+"""A longer line or document is refused: it is held in memory whole, and is hardly text."""
 
 _DOC_START = re.compile(r"<doc(\s.*)?>\s*$")
 _DOC_ID = re.compile(r'\sid="([^"]*)"')
@@ -73,6 +75,16 @@ def chained(list_of_sources: Sequence[Mapping[str, Any]], wheels: Mapping[str, P
         yield from documents(source, wheel, index)
 
 
+def pinned(list_of_sources: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return sources with the commits that the revisions of hub data sets stand for. Warns and raises as `sources.resolve`."""
+    return [
+        {**source, "revision": sources.resolve(source["repo"], source["revision"], "dataset")}
+        if source["kind"] == "hub"
+        else dict(source)
+        for source in list_of_sources
+    ]
+
+
 def split_of(text: str, test_fraction: float, seed: int) -> Literal["train", "test"]:
     """Assign a document to a split by a hash of its text: copies of one text never straddle the splits.
 
@@ -117,7 +129,8 @@ def _read(opened: AbstractContextManager[IO[bytes]], where: str, source: Mapping
 def _numbered_lines(stream: IO[bytes], where: str) -> Iterator[tuple[int, str]]:
     """Yield (line number from 1, line without its end); lines end at newline characters only."""
     offset = 0
-    for number, raw in enumerate(stream, start=1):
+    for number, raw in enumerate(iter(lambda: stream.readline(MOST_DOCUMENT_BYTES + 1), b""), start=1):
+        _check_size(len(raw), f"{where}: line {number}")
         try:
             line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:
@@ -130,6 +143,13 @@ def _numbered_lines(stream: IO[bytes], where: str) -> Iterator[tuple[int, str]]:
         yield number, line.rstrip("\r\n")
 
 
+def _check_size(size: int, place: str) -> None:
+    if size > MOST_DOCUMENT_BYTES:
+        raise StudyError(
+            f"{place}: a document of more than {MOST_DOCUMENT_BYTES >> 20} MB; divide it, or name another format"
+        )
+
+
 def _lines(stream: IO[bytes], where: str, column: str) -> Iterator[_Record]:
     for _, line in _numbered_lines(stream, where):
         yield None, line
@@ -138,12 +158,15 @@ def _lines(stream: IO[bytes], where: str, column: str) -> Iterator[_Record]:
 def _text(stream: IO[bytes], where: str, column: str) -> Iterator[_Record]:
     """Split at blank lines: one document per file would leave nothing to divide into train and test."""
     lines: list[str] = []
-    for _, line in _numbered_lines(stream, where):
+    size = 0
+    for number, line in _numbered_lines(stream, where):
         if line.strip():
             lines.append(line)
+            size += len(line) + 1
+            _check_size(size, f"{where}: line {number}")
         elif lines:
             yield None, "\n".join(lines)
-            lines = []
+            lines, size = [], 0
     if lines:
         yield None, "\n".join(lines)
 
@@ -155,7 +178,10 @@ def _jsonl(stream: IO[bytes], where: str, column: str) -> Iterator[_Record]:
         place = f"{where}: line {number}"
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
+        except (
+            ValueError,
+            RecursionError,
+        ) as error:  # JSON's own error is a ValueError; so is a number of too many digits
             raise StudyError(f"{place} is not JSON ({error}); one JSON object a line is expected") from error
         if not isinstance(row, dict):
             raise StudyError(f"{place} holds a {type(row).__name__}; one JSON object a line is expected")
@@ -180,8 +206,9 @@ def _parquet(stream: IO[bytes], where: str, column: str) -> Iterator[_Record]:
     try:
         table = pq.ParquetFile(stream)
         schema = table.schema_arrow
-        if column not in schema.names:
-            raise StudyError(f"{where} has no column '{column}'; {_columns(column, schema.names)}")
+        if schema.names.count(column) != 1:
+            how_many = "no" if column not in schema.names else "more than one"
+            raise StudyError(f"{where} has {how_many} column '{column}'; {_columns(column, schema.names)}")
         if not _is_text(schema.field(column).type):
             raise StudyError(f"{where}: column '{column}' holds {schema.field(column).type}, not text; name another")
         for batch in table.iter_batches(batch_size=ROWS_PER_BATCH, columns=[column]):
@@ -189,8 +216,9 @@ def _parquet(stream: IO[bytes], where: str, column: str) -> Iterator[_Record]:
                 yield None, value or ""
     except UnicodeDecodeError as error:
         raise StudyError(f"{where}: column '{column}' is not UTF-8 ({error.reason}); convert the file") from error
-    except (pa.ArrowInvalid, OSError) as error:
-        first = str(error).splitlines()[0]
+    except (pa.ArrowException, OSError) as error:
+        first = next(iter(str(error).splitlines()), type(error).__name__)
+        first = ascii(first)[1:-1]  # it may quote the file's own bytes
         raise StudyError(f"{where} is no sound Parquet file ({first}); fetch it again or check its format") from error
 
 
@@ -211,18 +239,20 @@ def _columns(wanted: str, found: Sequence[str] | Mapping[str, Any]) -> str:
 def _wiki(stream: IO[bytes], where: str, column: str) -> Iterator[_Record]:
     """Read `<doc ...>` blocks: tags on lines of their own, entities such as `&amp;` replaced by their characters."""
     own_id: str | None = None
-    opened_at, lines = 0, list[str]()
+    opened_at, size, lines = 0, 0, list[str]()
     for number, line in _numbered_lines(stream, where):
         if _DOC_START.match(line):
             if opened_at:
                 raise StudyError(f"{where}: line {number}: the <doc> of line {opened_at} is still open; add its </doc>")
             found = _DOC_ID.search(line)
-            own_id, opened_at, lines = found[1] if found else None, number, []
+            own_id, opened_at, size, lines = found[1] if found else None, number, 0, []
         elif opened_at and line.strip() == "</doc>":
             yield own_id, html.unescape("\n".join(lines)).strip()
             opened_at = 0
         elif opened_at:
             lines.append(line)
+            size += len(line) + 1
+            _check_size(size, f"{where}: line {number}")
         elif line.strip():
             raise StudyError(f"{where}: line {number} is outside of <doc>...</doc>; is 'doc' the right format?")
     if opened_at:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -151,7 +152,12 @@ def _explained(folder: Path) -> Iterator[None]:
         yield
     except StudyError:
         raise
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError, LookupError, OverflowError, struct.error, SafetensorError) as error:
+        if "trust_remote_code" in str(error):
+            raise StudyError(
+                f"{folder}: this model comes with Python code of its own, which was not run; "
+                "read it, and set `model.trust_remote_code: true` if you trust it"
+            ) from error
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise StudyError(
             f"{folder}: this model cannot be read ({reason}); get it again, or choose one that transformers knows"
@@ -159,8 +165,9 @@ def _explained(folder: Path) -> Iterator[None]:
 
 
 def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> Any:
-    """Load the tokenizer of a model folder."""
-    return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
+    """Load the tokenizer of a model folder. Raises StudyError if it cannot be read, or comes with code that is not trusted."""
+    with _explained(folder):
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
 
 
 def describe(folder: Path, trust_remote_code: bool = False) -> dict[str, Any]:
@@ -189,7 +196,8 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
     loaded from a GGUF cannot be saved as it is: its configuration says that it is quantized.
     """
     source = {"pretrained_model_name_or_path": gguf.parent, "gguf_file": gguf.name, "local_files_only": True}
-    loaded = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
+    with _explained(gguf):
+        loaded = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
     settings = {k: v for k, v in loaded.config.to_dict().items() if k not in ("quantization_config", "_name_or_path")}
     plain = type(loaded)(type(loaded.config)(**settings))
     plain.load_state_dict(loaded.state_dict())

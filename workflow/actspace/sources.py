@@ -187,11 +187,20 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def resolve(repo: str, revision: str, repo_type: str = "model") -> str:
-    """Return the commit that a revision (commit, tag or branch) of a hub repository stands for.
+    """Return the commit that a revision (commit, tag or branch) of a hub repository stands for; warn if it is another word for it.
 
     Without a hub the local cache answers, if it knows the revision. Raises StudyError as `snapshot`.
     """
-    return _locate(repo, revision, repo_type)[0]
+    commit = _locate(repo, revision, repo_type)[0]
+    if commit != revision:
+        log.warning(
+            "%s '%s': revision '%s' is no commit and can change; it stands for %s now, so give that in the config",
+            repo_type,
+            repo,
+            revision,
+            commit,
+        )
+    return commit
 
 
 def snapshot(

@@ -1,4 +1,5 @@
 import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ SEARCH_PATH = os.pathsep.join([str(WORKFLOW), *filter(None, [os.getenv("PYTHONPA
 os.environ |= {"PYTHONPATH": SEARCH_PATH, "TQDM_DISABLE": "1", "TOKENIZERS_PARALLELISM": "true"}
 
 from actspace import archive, checkout, disk, fingerprint, hooks, leftovers, manifest, stages, upgrades
+from actspace.config import raw
 from actspace.dictionaries import layout
 from actspace.errors import StudyError
 from actspace.perturbations import families
@@ -17,11 +19,23 @@ from actspace.reading import read_study
 
 STARTED = time.monotonic()
 
+CONFIG_FILES = [*map(str, workflow.overwrite_configfiles)] or ["config/config.yaml"]
+
 try:
-    STUDY = read_study(
-        config,
-        " + ".join(map(str, workflow.overwrite_configfiles)) or "config/config.yaml",
-    )
+    for file in CONFIG_FILES:
+        raw.check_file(Path(file))
+except StudyError as error:
+    sys.exit(str(error))
+
+# The default study stands in only where no config file was given: Snakemake would merge it into a given one.
+if not workflow.overwrite_configfiles:
+
+    configfile: CONFIG_FILES[0]
+
+
+try:
+    raw.check(config, " + ".join(CONFIG_FILES))
+    STUDY = read_study(config, " + ".join(CONFIG_FILES))
     KNOWN_MODEL = Path("results", STUDY.study, "model.json"), STUDY.model.source.model_dump()
     hooks.check_known(*KNOWN_MODEL, stages.checks(STUDY))
     layout.check_folders(
@@ -35,13 +49,13 @@ R = "results/{study}"
 
 def one_of(names):
     """A wildcard constraint: one of the members of a section, or nothing if it has none."""
-    return "|".join(names) or "(?!)"
+    return "|".join(map(re.escape, names)) or "(?!)"
 
 
 wildcard_constraints:
     study=STUDY.study,
     split="train|test|all",
-    shard=r"\d{3}",
+    shard=r"\d{3,5}",
     data="real|untrained|gaussian|shuffled",
     hook=r"[A-Za-z0-9._]+",
     revision=one_of(stages.revisions(STUDY)),

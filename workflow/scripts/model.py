@@ -8,10 +8,12 @@ import json
 from pathlib import Path
 
 from actspace import disk, hooks, models, provenance, stages
+from actspace.jobs import warn_on_terminal
 from actspace.reading import read_study
 
 
 def main(job):
+    warn_on_terminal("actspace.sources")
     source, trust = job.params.cfg["source"], job.params.cfg["trust_remote_code"]
     folder = models.locate(source, job.input.get("weights"), trust)
     description = models.describe(folder, trust)

@@ -8,15 +8,17 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from actspace import corpora, models, provenance, tables, tokens
-from actspace.jobs import Progress
+from actspace.jobs import Progress, warn_on_terminal
 
 
 def main(job):
+    warn_on_terminal("actspace.sources")
     cfg = job.params.cfg
     folder = models.locate(cfg["source"], job.input.get("weights"), cfg["trust_remote_code"])
     tokenizer = models.load_tokenizer(folder, cfg["trust_remote_code"])
     wheels = {"==".join(Path(path).stem.rsplit("-", 1)): Path(path) for path in job.input.wheels}
-    documents = corpora.chained(cfg["corpus"]["sources"], wheels)
+    sources = corpora.pinned(cfg["corpus"]["sources"])
+    documents = corpora.chained(sources, wheels)
     settings = {**cfg["tokens"], "test_fraction": cfg["corpus"]["test_fraction"]}
     stream = tokens.Stream(documents, tokenizer, settings, cfg["seed"])
     with ExitStack() as open_files, Progress(settings["train"] + settings["test"], "sequences") as progress:
@@ -27,7 +29,8 @@ def main(job):
         for split, shard, rows in stream:
             files[f"{split}-{shard:03d}"].add(rows)
             progress.add(rows.num_rows)
-        made_by = provenance.of(job.wildcards.study, job.rule, job.params, job.input).adding(**stream.counts)
+        made_by = provenance.of(job.wildcards.study, job.rule, job.params, job.input)
+        made_by = made_by.adding(**stream.counts, sources=sources)
         for file in files.values():
             file.finish(made_by)
 

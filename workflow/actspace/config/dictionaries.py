@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from actspace.config.fields import Float, Hooks, Name, NonNegative, NonNegativeFloat, Positive, PositiveFloat, Strict
+from actspace.config.fields import Float, Hooks, Name, NamedFloat, NonNegative, Path, Positive, PositiveFloat, Strict
 
 
 class KMeans(Strict):
@@ -122,7 +122,9 @@ class Matryoshka(TopK):
 class JumpReLU(SaeTraining):
     """JumpReLU SAE: a threshold for each latent, learned under a penalty (L0 / target - 1)^2."""
 
-    l0: list[PositiveFloat] = Field(min_length=1, description="Targets of the number of active latents per vector.")
+    l0: list[Annotated[NamedFloat, Field(gt=0)]] = Field(
+        min_length=1, description="Targets of the number of active latents per vector."
+    )
     l0_coefficient: PositiveFloat = Field(1.0, description="Weight of the penalty against the unexplained variance.")
     bandwidth: PositiveFloat = Field(
         0.05, description="Of the straight-through estimators, for vectors of mean norm sqrt(d_model)."
@@ -143,7 +145,7 @@ class JumpReLU(SaeTraining):
 class L1(SaeTraining):
     """Standard SAE: ReLU latents under an L1 penalty."""
 
-    coefficients: list[NonNegativeFloat] = Field(
+    coefficients: list[NamedFloat] = Field(
         min_length=1, description="Weights of the L1 penalty, for vectors of mean norm sqrt(d_model)."
     )
     sparsity_warmup_fraction: Float = Field(
@@ -154,7 +156,7 @@ class L1(SaeTraining):
 class Given(Strict):
     """An SAE that was trained elsewhere, in the format of SAELens: `cfg.json` and `sae_weights.safetensors`."""
 
-    folder: str = Field(
+    folder: Path = Field(
         description="Its folder, local or inside the repository (`.`: the repository itself); `{hook}` in it stands for the hook point."
     )
     repo: str | None = Field(None, description="Repository on the hub; null: the folder is a local one.")
@@ -198,7 +200,7 @@ class Dictionaries(Strict):
         None,
         description="Another null of data: a capture of the same tokens and hooks with `weights: random`.",
     )
-    null_families: dict[str, Annotated[list[str], Field(min_length=1)]] = Field(
+    null_families: dict[str, Annotated[list[Name], Field(min_length=1)]] = Field(
         default_factory=dict,
         description="Families of dictionaries, as the names of their fits begin (`kmeans`, `topk`), that alone are fitted to a null "
         "of data; to nulls that are not listed here, every family is.",

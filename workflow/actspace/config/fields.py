@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import posixpath
 import re
 from contextlib import suppress
 from typing import Annotated, Any
@@ -25,9 +26,14 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", 
 Hook = Annotated[
     str, StringConstraints(pattern=r"^(blocks\.(0|[1-9]\d*)\.hook_resid_(pre|post)|ln_final\.hook_normalized)$")
 ]
+FitName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]+$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+RANGE = re.compile(r"\{(\d{1,18})\.\.(\d{1,18})\}")
 MOST_LAYERS = 1000
+ADDRESS = re.compile(r"https://[^\s{}/?#]+(/[^\s{}]*)?/[A-Za-z0-9._-]{1,150}\.csv(#[^\s{}]*)?", re.ASCII)
+LONGEST_PATH, LONGEST_NAME = 1000, 255
+OWN_FILES = "resources/statements"
+"""Where fetched statements lie; a user's file there would be taken for one."""
 
 
 def as_number(value: Any) -> Any:
@@ -42,12 +48,59 @@ def as_number(value: Any) -> Any:
 
 
 def as_integer(value: Any) -> Any:
-    """Read integral numbers, and strings of them, as integers."""
+    """Read integral numbers, and strings of them, as integers that eight bytes hold."""
+    number = value
     if isinstance(value, str):
         with suppress(ValueError):
-            return int(value)  # through a float, a long seed would lose its last digits
-    number = as_number(value)
-    return int(number) if isinstance(number, float) and number.is_integer() else value
+            number = int(value)  # through a float, a long seed would lose its last digits
+    number = as_number(number)
+    number = int(number) if isinstance(number, float) and number.is_integer() else number
+    if isinstance(number, int) and number.bit_length() > 63:
+        raise ValueError(": a whole number of that size cannot be counted to; give one below 2^63")
+    return number if isinstance(number, int) else value
+
+
+def _printable(name: str) -> str:
+    """Refuse a name that would not stand in one line of a message."""
+    if not name.isprintable() or len(name) > LONGEST_NAME:
+        raise ValueError(f": {quoted(name)} is no name")
+    return name
+
+
+def _nameable(value: float) -> float:
+    """Refuse a number whose digits, written in full, are no name for a file."""
+    if value and not 1e-12 <= value <= 1e12:
+        raise ValueError(f": found {value:g}; it stands in the names of files, so give one from 1e-12 to 1e12")
+    return value
+
+
+def _as_path(place: str) -> str:
+    """Refuse what is no path of a file or folder, or would mean something else to Snakemake."""
+    parts = place.split("/")
+    if not place.strip() or not place.isprintable():
+        raise ValueError(f": {quoted(place)} is no path; give that of a file or folder")
+    if set("{}") & set(place.replace("{hook}", "")):
+        raise ValueError(f": {quoted(place)} has braces, which Snakemake takes for a wildcard; rename it")
+    if len(place) > LONGEST_PATH or max(len(part.encode()) for part in parts) > LONGEST_NAME:
+        raise ValueError(f": {quoted(place)} is longer than paths can be; shorten it")
+    if "://" in place or posixpath.normpath(place).startswith(OWN_FILES):
+        raise ValueError(f": {quoted(place)} is no file of yours; give a local path outside of `{OWN_FILES}`")
+    return place
+
+
+def _as_place(place: str) -> str:
+    """Refuse what is neither a path nor an https address."""
+    if not place.startswith("https://"):
+        return _as_path(place)
+    if not ADDRESS.fullmatch(place):
+        raise ValueError(f": {quoted(place)} is no address of a CSV file; write https://host/file.csv")
+    return place
+
+
+def quoted(text: str) -> str:
+    """Quote what a user wrote, shortened and in one line, for a message."""
+    shown = text if len(text) <= 60 else text[:57] + "..."
+    return f"'{shown}'" if shown.isprintable() else repr(shown)
 
 
 def _expand(hooks: Any) -> Any:
@@ -78,14 +131,19 @@ PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidat
 NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(as_number)]
 Base = Annotated[
     str,
+    AfterValidator(_printable),
     AfterValidator(lambda name: families.parse_base(name, ": ").name),
     WithJsonSchema({"type": "string", "pattern": families.pattern(families.BASES)}),
 ]
 Direction = Annotated[
     str,
+    AfterValidator(_printable),
     AfterValidator(lambda name: families.parse_direction(name, ": ").name),
     WithJsonSchema({"type": "string", "pattern": families.pattern(families.DIRECTIONS)}),
 ]
+NamedFloat = Annotated[NonNegativeFloat, AfterValidator(_nameable)]
+Path = Annotated[str, AfterValidator(_as_path)]
+Place = Annotated[str, AfterValidator(_as_place)]
 Hooks = Annotated[list[Hook], BeforeValidator(_expand), Field(min_length=1)]
 Steps = Annotated[int, Field(ge=31), BeforeValidator(as_integer)]
 
@@ -113,4 +171,6 @@ def require_known(where: str, name: str, known: list[str], what: str) -> None:
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"; did you mean '{near[0]}'?" if near else ""
-        raise ValueError(f"{where}: there is no {what} named '{name}'; there are: {', '.join(known) or 'none'}{hint}")
+        raise ValueError(
+            f"{where}: there is no {what} named {quoted(name)}; there are: {', '.join(known) or 'none'}{hint}"
+        )

@@ -7,7 +7,21 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, WithJsonSchema, model_validator
 
-from actspace.config.fields import Float, Hooks, Name, NonNegative, Positive, Sha256, Strict, as_integer, require_known
+from actspace.config.fields import (
+    Float,
+    Hooks,
+    Integer,
+    Name,
+    NonNegative,
+    Path,
+    Place,
+    Positive,
+    Sha256,
+    Strict,
+    as_integer,
+    quoted,
+    require_known,
+)
 from actspace.probes import datasets
 
 
@@ -15,10 +29,14 @@ class Package(Strict):
     """A file inside a wheel of the Python package index."""
 
     kind: Literal["package"]
-    name: str = Field(description="Name of the package on the index.")
-    version: str = Field(description="Its exact version.")
+    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$", max_length=100)] = (
+        Field(description="Name of the package on the index.")
+    )
+    version: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9.+!_-]*$", max_length=50)] = Field(
+        description="Its exact version."
+    )
     sha256: Sha256 = Field(description="SHA-256 of the wheel.")
-    member: str = Field(description="Path of the file inside the wheel.")
+    member: Path = Field(description="Path of the file inside the wheel.")
 
 
 class PackageText(Package):
@@ -42,14 +60,14 @@ class Folder(Strict):
     """A local folder in Hugging Face format with safetensors."""
 
     kind: Literal["folder"]
-    path: str = Field(description="The folder; a relative path starts at the working directory.")
+    path: Path = Field(description="The folder; a relative path starts at the working directory.")
 
 
 class Gguf(Strict):
     """A local GGUF file; it is converted once."""
 
     kind: Literal["gguf"]
-    path: str = Field(description="The file.")
+    path: Path = Field(description="The file.")
     sha256: Sha256 = Field(description="SHA-256 of the file.")
 
 
@@ -69,7 +87,7 @@ class FileText(Strict):
     """A local file of documents."""
 
     kind: Literal["file"]
-    path: str = Field(description="The file.")
+    path: Path = Field(description="The file.")
     format: Literal["auto", "jsonl", "parquet", "text", "lines", "doc"] = Field(
         "auto",
         description="`jsonl`, `parquet`, `text` (documents parted by blank lines), `lines` (one a line), `doc` (`<doc>` tags), or by the suffix.",
@@ -126,7 +144,7 @@ class Tokens(Strict):
     train: Positive = Field(description="Number of training sequences.")
     test: Positive = Field(description="Number of held-out sequences, from other documents.")
     per_document: Positive | None = Field(None, description="At most so many sequences of one document.")
-    shards: Positive = Field(1, le=1000, description="Files, and jobs, per split.")
+    shards: Positive = Field(1, le=10_000, description="Files, and jobs, per split.")
 
 
 GeneratedSet = Literal[
@@ -174,7 +192,7 @@ class Statements(Strict):
     truth_is_universal: list[_published("truth_is_universal")] = Field(  # type: ignore[valid-type]
         default_factory=list, description="Sets of Bürger et al. (2024), fetched from their repository."
     )
-    files: dict[Name, str] = Field(
+    files: dict[Name, Place] = Field(
         default_factory=dict,
         description="CSV files by set name, as paths or https addresses: columns `statement,label`, and a `topic` if there are several. Pin an "
         "address by a commit in it, or by `#sha256=<sum of the file>` behind it.",
@@ -221,13 +239,13 @@ def _blanks(where: str, template: str) -> list[str]:
     try:
         return [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
     except ValueError as error:
-        raise ValueError(f"{where}: '{template}' is no template ({error}); write blanks as {{word}}") from None
+        raise ValueError(f"{where}: {quoted(template)} is no template ({error}); write blanks as {{word}}") from None
 
 
 def _has_blanks(where: str, template: str, wanted: list[str]) -> None:
     if sorted(_blanks(where, template)) != sorted(wanted):
         listed = ", ".join(f"{{{name}}}" for name in wanted)
-        raise ValueError(f"{where}: '{template}' must have each of these blanks once, and no other: {listed}")
+        raise ValueError(f"{where}: {quoted(template)} must have each of these blanks once, and no other: {listed}")
 
 
 Words = Annotated[list[Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]], Field(min_length=2)]
@@ -358,7 +376,7 @@ class Capture(Strict):
 
     tokens: Name = Field(description="Name of an entry of `tokens`, `statements` or `concepts`.")
     hooks: Hooks = Field(description="Hook points; `blocks.{0..11}.hook_resid_post` stands for twelve.")
-    positions: Literal["all", "last"] | list[int] | EveryNth = Field(
+    positions: Literal["all", "last"] | list[Integer] | EveryNth = Field(
         "all",
         description="Which token positions are stored: all, the last of each sequence, a list (negative ones count from the end), "
         "or `{every: n}` from the first on.",
@@ -369,7 +387,7 @@ class Capture(Strict):
     weights: Literal["trained", "random"] = Field(
         "trained", description="`random` draws the weights anew: the control that findings come from training."
     )
-    revision: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] | None = Field(
+    revision: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)] | None = Field(
         None, description="Another revision of the hub model, a training checkpoint for example; null: the model's own."
     )
     select: Select = Field(Select(), description="Rows to use.")

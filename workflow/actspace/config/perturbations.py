@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from actspace.config.fields import (
     Base,
     Direction,
+    FitName,
     Float,
     Hook,
     Hooks,
@@ -45,7 +46,7 @@ class Fit(Strict):
     study: Name = Field(
         description="Name of an entry of `dictionaries` that has all perturbed sites among its hooks; for `cells`, some of them."
     )
-    fit: str = Field(description="The fit, as its file is named: `topk-n1024-k16-s0`, `kmeans-k256-s0`.")
+    fit: FitName = Field(description="The fit, as its file is named: `topk-n1024-k16-s0`, `kmeans-k256-s0`.")
 
 
 class Perturbation(Experiment):
@@ -200,7 +201,7 @@ class Spikes(Strict):
 
     dictionaries: Name = Field(description="Name of an entry of `dictionaries`.")
     hook: Hook = Field(description="Hook point of that entry.")
-    fits: list[str] = Field(
+    fits: list[FitName] = Field(
         min_length=1,
         description="Its fits, as their files are named: `topk-n1024-k16-s0`. A linear one (`pca-r64`) is the control.",
     )

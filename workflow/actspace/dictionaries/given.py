@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import glob
 import logging
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from actspace import sources
 from actspace.dictionaries import base, layout
@@ -28,6 +30,13 @@ def load(folder: Path, d_model: int, hook: str) -> base.SAE:
     if not isinstance(found, base.SAE):
         raise StudyError(f"{folder}: holds a {found.family} dictionary, which is no sparse autoencoder; name another")
     return found
+
+
+def pinned(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an SAE's settings with the commit that its revision stands for. Warns and raises as `sources.resolve`."""
+    if settings["repo"] is None:
+        return dict(settings)
+    return {**settings, "revision": sources.resolve(settings["repo"], settings["revision"])}
 
 
 def locate(folder: str, repo: str | None = None, revision: str | None = None) -> Path:

@@ -267,8 +267,8 @@ def _read_set(
     table = _read_table(Path(path))
     for column in ("statement", "label", *(entity_columns or [])):
         if column not in table:
-            hint, found = _hint(column, list(table.columns)), ", ".join(table.columns)
-            raise StudyError(f"{path}: no column '{column}'{hint}; the file has the columns {found}")
+            hint, found = _hint(column, list(table.columns)), _shown(", ".join(table.columns), 200)
+            raise StudyError(f"{path}: no column '{_shown(column)}'{hint}; the file has the columns {found}")
     statement = table["statement"].str.strip()
     label = _labels(path, table["label"])
     group = entities.of_columns(table, entity_columns)
@@ -326,6 +326,8 @@ def _read_table(path: Path) -> pd.DataFrame:
     if not rows:
         raise StudyError(f"{path}: the file is empty; it needs a header with the columns statement and label")
     header = [name.strip() for name in rows[0]]
+    if twice := [name for i, name in enumerate(header) if name in header[:i]]:
+        raise StudyError(f"{path}: two columns are named '{_shown(twice[0])}'; rename one")
     for number, row in enumerate(rows[1:], 1):
         if len(row) != len(header):
             found = f"row {number} ({_shown(','.join(row))}) has {len(row)} fields, the header {len(header)}"
@@ -349,7 +351,7 @@ def _read_rows(path: Path) -> list[list[str]]:
 def _labels(path: str | Path, words: pd.Series) -> NDArray[np.int64]:
     for number, word in enumerate(words, 1):
         if word.strip().lower() not in LABELS:
-            raise StudyError(f"{path}: row {number} has the label '{word}'; allowed are 0, 1, true and false")
+            raise StudyError(f"{path}: row {number} has the label '{_shown(word)}'; allowed are 0, 1, true and false")
     labels = np.array([LABELS[word.strip().lower()] for word in words], dtype=np.int64)
     if len(set(labels.tolist())) < 2:
         found = ("only true" if labels.any() else "only false") if len(labels) else "no"
@@ -378,8 +380,10 @@ def _without_contradictions(where: str | Path, table: pd.DataFrame, how: Contrad
 
 def _hint(name: str, known: list[str]) -> str:
     near = difflib.get_close_matches(name.lower(), known, n=1)
-    return f" (did you mean '{near[0]}'?)" if near else ""
+    return f" (did you mean '{_shown(near[0])}'?)" if near else ""
 
 
 def _shown(text: str, length: int = 60) -> str:
-    return text if len(text) <= length else text[: length - 3] + "..."
+    """Shorten a text for a message; what would break the line, or cannot be seen, is written out."""
+    shown = text if len(text) <= length else text[: length - 3] + "..."
+    return shown if shown.isprintable() else ascii(shown)[1:-1]
