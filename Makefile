@@ -4,16 +4,19 @@ BIN := .venv/bin
 READY := .venv/.ready
 CORES ?= all
 
-.PHONY: study test test-slow lint format bench bench-peers docs lock clean
+.PHONY: study test test-slow test-cluster lint format bench bench-peers docs lock clean
 
 study: $(READY)  ## the embedded study, from text to report
 	$(BIN)/snakemake --cores $(CORES)
 
-test: $(READY)  ## all tests but the slow ones
-	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadgroup
+test: $(READY)  ## all tests but the slow ones and those on a cluster
+	$(BIN)/python -m pytest -m "not slow and not cluster" -n 2 --dist loadgroup
 
 test-slow: $(READY)  ## the slow tests
 	$(BIN)/python -m pytest -m slow
+
+test-cluster: $(READY)  ## a study on a Slurm that is started here, by root on Debian; elsewhere skipped with a reason
+	$(BIN)/python -m pytest -m cluster -rs
 
 lint: $(READY)
 	$(BIN)/ruff check .

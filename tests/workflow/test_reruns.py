@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from tiny import TinyStudy
+from tiny import ROOT, TinyStudy
 
 END = {"claims", "report", "manifest"}
 FIGURES_OF = {
@@ -215,10 +215,21 @@ def test_benchmarks_that_are_changed_old_or_gone_rerun_nothing(finished: TinyStu
     shutil.move(tmp_path / "kept", folder)
 
 
-def test_both_entry_points_and_both_ways_to_give_the_profile_agree(finished: TinyStudy):
+def test_both_entry_points_agree(finished: TinyStudy):
     assert finished.plan("-s", "workflow/Snakefile") == {}
-    assert finished.plan("--profile", "profiles/default") == {}
-    assert finished.plan("--workflow-profile", "profiles/default") == {}
+
+
+@pytest.mark.parametrize("option", ["--profile", "--workflow-profile"])
+@pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "profiles").iterdir()))
+def test_however_a_profile_is_given_a_touched_script_reruns_nothing_and_an_edited_one_its_rule(
+    finished: TinyStudy, edited, name, option
+):
+    arguments = [option, f"profiles/{name}"]
+    for script in (finished.folder / "workflow" / "scripts").iterdir():
+        os.utime(script)
+    assert finished.plan(*arguments) == {}
+    edited("scripts/toy.py", "def main(job):", "def main(job):\n    print(1)")
+    assert "toy" in finished.plan(*arguments)
 
 
 def test_a_fresh_folder_plans_every_stage(finished: TinyStudy, tmp_path):

@@ -25,8 +25,8 @@ for name, settings in STUDY.captures.items():
         threads: STUDY.compute.threads
         resources:
             **on_device(),
-            mem_mb=8000,
-            runtime=240,
+            mem_mb=growing(8000),
+            runtime=growing(240),
         params:
             cfg=member_cfg("activations", capture=name),
             code=code("activations"),

@@ -132,6 +132,11 @@ def on_device():
     return {"device": device, "gpu": int(device == "cuda")}
 
 
+def growing(amount):
+    """A resource of which every retry gets more: twice the amount, then three times."""
+    return lambda wildcards, attempt: amount * attempt
+
+
 def shards_of(capture, hook, split):
     """Activations of one hook and split of a capture."""
     parts = [f"{split}-{shard}" for shard in stages.shards(STUDY, STUDY.captures[capture].tokens, split)]

@@ -15,6 +15,8 @@ rule phrases:
         f"{R}/benchmarks/phrases/{{concept}}.tsv"
     wildcard_constraints:
         concept=one_of(STUDY.concepts),
+    group:
+        "inputs"
     conda:
         "../../envs/actspace.yaml"
     params:
@@ -33,6 +35,8 @@ rule concepts:
         f"{R}/logs/concepts/{{capture}}.log",
     benchmark:
         f"{R}/benchmarks/concepts/{{capture}}.tsv"
+    group:
+        "measures"
     conda:
         "../../envs/actspace.yaml"
     params:

@@ -17,7 +17,8 @@ rule kmeans:
     threads: STUDY.compute.threads
     resources:
         **on_device(),
-        mem_mb=12000,
+        mem_mb=growing(12000),
+        runtime=growing(240),
     params:
         cfg=stage_cfg("fit"),
         code=code("kmeans"),
@@ -133,8 +134,8 @@ rule sae:
     threads: STUDY.compute.threads
     resources:
         **on_device(),
-        mem_mb=4000,
-        runtime=240,
+        mem_mb=growing(4000),
+        runtime=growing(240),
     params:
         cfg=stage_cfg("fit"),
         code=code("sae"),
@@ -231,7 +232,8 @@ rule splice:
     threads: STUDY.compute.threads
     resources:
         **on_device(),
-        mem_mb=8000,
+        mem_mb=growing(8000),
+        runtime=growing(240),
     params:
         cfg=stage_cfg("splice"),
         code=code("splice"),

@@ -19,8 +19,8 @@ rule perturbation:
     threads: STUDY.compute.threads
     resources:
         **on_device(),
-        mem_mb=8000,
-        runtime=240,
+        mem_mb=growing(8000),
+        runtime=growing(240),
     params:
         cfg=stage_cfg("perturbation"),
         code=code("perturbation"),
@@ -72,8 +72,8 @@ rule optima:
     threads: STUDY.compute.threads
     resources:
         **on_device(),
-        mem_mb=8000,
-        runtime=240,
+        mem_mb=growing(8000),
+        runtime=growing(240),
     params:
         cfg=stage_cfg("optima"),
         code=code("optima"),
@@ -123,8 +123,8 @@ rule planes:
     threads: STUDY.compute.threads
     resources:
         **on_device(),
-        mem_mb=8000,
-        runtime=240,
+        mem_mb=growing(8000),
+        runtime=growing(240),
     params:
         cfg=stage_cfg("planes"),
         code=code("planes"),

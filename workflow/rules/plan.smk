@@ -12,7 +12,7 @@ rule plan:
     threads: STUDY.compute.threads
     resources:
         **on_device(),
-        mem_mb=8000,
+        mem_mb=growing(8000),
     params:
         cfg=member_cfg("model"),
         code=code("plan"),

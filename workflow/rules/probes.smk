@@ -21,7 +21,7 @@ rule probes:
         "../../envs/actspace.yaml"
     threads: STUDY.compute.threads
     resources:
-        mem_mb=4000,
+        mem_mb=growing(4000),
     params:
         cfg=stage_cfg("probes"),
         code=code("probes"),
@@ -42,6 +42,8 @@ rule cascades:
         f"{R}/logs/cascades/{{probes}}.log",
     benchmark:
         f"{R}/benchmarks/cascades/{{probes}}.tsv"
+    group:
+        "measures"
     conda:
         "../../envs/actspace.yaml"
     params:
@@ -85,6 +87,8 @@ rule toy:
         f"{R}/logs/toy.log",
     benchmark:
         f"{R}/benchmarks/toy.tsv"
+    group:
+        "toys"
     conda:
         "../../envs/actspace.yaml"
     params:
@@ -136,6 +140,8 @@ rule causal_prompts:
     benchmark:
         f"{R}/benchmarks/causal_prompts/{{causal}}.tsv"
     priority: 1
+    group:
+        "inputs"
     conda:
         "../../envs/actspace.yaml"
     params:
@@ -165,8 +171,8 @@ rule causal:
     threads: STUDY.compute.threads
     resources:
         **on_device(),
-        mem_mb=8000,
-        runtime=240,
+        mem_mb=growing(8000),
+        runtime=growing(240),
     params:
         cfg=stage_cfg("causal"),
         code=code("causal"),

@@ -16,8 +16,8 @@ rule regions:
     threads: STUDY.compute.threads
     resources:
         **on_device(),
-        mem_mb=8000,
-        runtime=240,
+        mem_mb=growing(8000),
+        runtime=growing(240),
     params:
         cfg=stage_cfg("regions"),
         code=code("regions"),
@@ -57,6 +57,8 @@ rule spikes:
         f"{R}/logs/spikes/{{spikes}}.log",
     benchmark:
         f"{R}/benchmarks/spikes/{{spikes}}.tsv"
+    group:
+        "measures"
     conda:
         "../../envs/actspace.yaml"
     params:
@@ -73,6 +75,8 @@ rule toy_superposition:
         f"{R}/logs/toy_superposition.log",
     benchmark:
         f"{R}/benchmarks/toy_superposition.tsv"
+    group:
+        "toys"
     conda:
         "../../envs/actspace.yaml"
     params:

@@ -41,6 +41,8 @@ for part in dict.fromkeys(FIGURES.values()):
             f"{R}/logs/figures/{part}.log",
         benchmark:
             f"{R}/benchmarks/figures/{part}.tsv"
+        group:
+            "figures"
         conda:
             "../../envs/actspace.yaml"
         params:

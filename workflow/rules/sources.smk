@@ -37,7 +37,7 @@ rule convert_model:
         "../../envs/actspace.yaml"
     threads: STUDY.compute.threads
     resources:
-        mem_mb=8000,
+        mem_mb=growing(8000),
     params:
         cfg=member_cfg("convert_model"),
         code=code("convert_model"),
@@ -54,6 +54,8 @@ rule model:
         f"{R}/logs/model.log",
     benchmark:
         f"{R}/benchmarks/model.tsv"
+    group:
+        "inputs"
     conda:
         "../../envs/actspace.yaml"
     params:
@@ -93,7 +95,7 @@ rule selfcheck:
     threads: STUDY.compute.threads
     resources:
         **on_device(),
-        mem_mb=8000,
+        mem_mb=growing(8000),
     params:
         cfg=member_cfg("selfcheck"),
         code=code("selfcheck"),
@@ -116,6 +118,8 @@ for name in STUDY.tokens:
             f"{R}/logs/tokens/{name}.log",
         benchmark:
             f"{R}/benchmarks/tokens_{name}.tsv"
+        group:
+            "inputs"
         conda:
             "../../envs/actspace.yaml"
         threads: STUDY.compute.threads
@@ -158,6 +162,8 @@ rule statements:
         f"{R}/benchmarks/statements/{{statements}}.tsv"
     wildcard_constraints:
         statements=one_of(STUDY.statements),
+    group:
+        "inputs"
     conda:
         "../../envs/actspace.yaml"
     params:
