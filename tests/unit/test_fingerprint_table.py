@@ -30,6 +30,7 @@ ENTRIES = (
     "actspace/config_docs.py",
     "actspace/upgrades.py",
     "actspace/leftovers.py",
+    "actspace/reference_docs.py",
 )
 """What users start that is no script of a rule: the workflow itself, and commands."""
 OTHER_PYTHONS = [f"python3.{minor}" for minor in range(11, 16) if minor != sys.version_info.minor]
