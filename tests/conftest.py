@@ -13,3 +13,8 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     fixtures = getattr(item, "fixturenames", ())
     studies = [name for name in ("finished", "centred", "undisturbed") if name in fixtures]
     item.add_marker(pytest.mark.xdist_group(studies[0] if studies else item.path.stem))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the tests of studies: they take longest, and the other worker meanwhile does all the rest."""
+    items.sort(key=lambda item: "finished" not in getattr(item, "fixturenames", ()))

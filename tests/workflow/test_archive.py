@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from test_reruns import END, FIT_END, LAST
+from test_reruns import END, FIT_END, LAST, with_figures
 from tiny import COPIED, ROOT, TinyStudy
 
 from actspace import verify
@@ -63,7 +63,7 @@ def test_unpacked_elsewhere_nothing_is_to_be_done_and_an_edit_reruns_what_uses_i
     settings = study.config()
     settings["toy"]["points"] = 1000
     study.write(settings)
-    assert set(study.plan()) == {"toy"} | END
+    assert set(study.plan()) == with_figures({"toy"} | END)
     assert verify.check(study.folder).problems == [f"{study.folder}/config/config.yaml: changed"]
 
 
@@ -80,7 +80,7 @@ def test_with_activations_a_fit_is_made_anew_from_them(finished: TinyStudy, tmp_
     settings = study.config()
     settings["dictionaries"]["residual"]["kmeans"]["tolerance"] = 0.01
     study.write(settings | {"title": "Another title"})
-    assert set(study.plan()) == {"kmeans"} | FIT_END
+    assert set(study.plan()) == with_figures({"kmeans"} | FIT_END)
 
 
 def test_another_title_reruns_the_report_of_an_unpacked_archive(archive: Path, tmp_path):
