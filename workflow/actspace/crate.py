@@ -135,11 +135,11 @@ def _workflow(crate: ROCrate, receipts: Receipts, code: Mapping[str, Any]) -> En
     required = [
         _context(
             crate,
-            f"https://pypi.org/project/{name}/{version}/",
+            _package(name, version),
             "SoftwareApplication",
             name=name,
             version=version,
-            url=f"https://pypi.org/project/{name}/",
+            url=_package(name, version),
         )
         for name, version in sorted(versions)
     ]
@@ -200,10 +200,15 @@ def _name(source: Mapping[str, Any]) -> str:
 
 
 def _address(source: Mapping[str, Any], hub: str) -> str | None:
-    """Return the public page of a source, None for a local file."""
+    """Return the public identifier of a source, None for a local file."""
     if source["kind"] == "package":
-        return f"https://pypi.org/project/{source['name']}/{source['version']}/"
+        return _package(source["name"], source["version"])
     place = {"models": "", "datasets": "datasets/"}[hub]
     return (
         f"https://huggingface.co/{place}{source['repo']}/tree/{source['revision']}" if source["kind"] == "hub" else None
     )
+
+
+def _package(name: str, version: str) -> str:
+    """Return the package URL of a Python package, which names it wherever it is fetched from."""
+    return f"pkg:pypi/{name.lower().replace('_', '-')}@{version}"
