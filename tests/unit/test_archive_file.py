@@ -80,7 +80,7 @@ def study(**settings: object) -> Study:
 def make(name: str = "a.zip", **settings: object) -> Path:
     members, left_out = archive.members(study(**settings), ["config/config.yaml"], Path())
 
-    def describe(files: archive.Files) -> str:
+    def describe(files: manifest.Files) -> str:
         return crate.describe(study(**settings), MODEL, manifest.read_receipts(receipts()), CODE, "2026-01-31", files)
 
     archive.write(Path(name), members, left_out, "2026-01-31", describe)

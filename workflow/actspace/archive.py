@@ -7,7 +7,6 @@ alone, so the same results make the same bytes. `manifest.json` at the root list
 from __future__ import annotations
 
 import hashlib
-import json
 import zipfile
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterable, Mapping
@@ -22,6 +21,7 @@ import yaml
 from actspace import checkout, manifest, provenance, verify
 from actspace.config.study import Study
 from actspace.errors import StudyError
+from actspace.manifest import Files
 
 METADATA = "ro-crate-metadata.json"
 CONFIG = "config/config.yaml"
@@ -34,9 +34,6 @@ PACKED = (".parquet", ".png", ".safetensors")
 LONGEST_NAME = 254
 """Characters of one folder in the names of Snakemake's records."""
 CHUNK = 1 << 20
-
-Files = dict[str, dict[str, Any]]
-"""What a manifest says of files, by name."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +77,7 @@ def members(study: Study, given: Iterable[str], root: Path = checkout.ROOT) -> t
     members by name, and what the manifest says of results that are left out, by name
     """
     results = Path("results", study.study)
-    listed: Files = json.loads((results / verify.MANIFEST).read_text())["files"]
+    listed = manifest.files_of(results)
     chosen = {name: record | _kept(study, results, name, record) for name, record in listed.items()}
     left_out = {f"{results.as_posix()}/{name}": record for name, record in chosen.items() if "kept" in record}
     found = {name: Member(root / name) for name in checkout.files(root) if not name.startswith(f"{GIVEN}/")}

@@ -15,8 +15,8 @@ from rocrate.rocrate import ROCrate
 
 import actspace
 from actspace import archive
-from actspace.archive import Files
 from actspace.config.study import Study
+from actspace.manifest import Files, Receipts
 
 VERSION = "1.1"
 PROFILE = "https://w3id.org/ro/wfrun/process/0.5"
@@ -32,8 +32,6 @@ FORMATS = {
     ".txt": "text/plain",
     ".yaml": "application/yaml",
 }
-
-Receipts = Mapping[str, Mapping[str, Any]]
 
 
 def describe(

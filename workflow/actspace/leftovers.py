@@ -5,11 +5,10 @@ On the command line they are listed, and with `--delete` removed. What has no re
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
-from actspace import provenance, verify
+from actspace import manifest, provenance, verify
 from actspace.errors import StudyError
 
 
@@ -23,12 +22,7 @@ def find(folder: Path) -> list[Path]:
     StudyError
         If the folder has no readable manifest.
     """
-    try:
-        listed = json.loads((folder / verify.MANIFEST).read_text())["files"]
-    except (OSError, ValueError, KeyError):
-        raise StudyError(
-            f"{folder}: no readable {verify.MANIFEST}; give the results folder of a finished study"
-        ) from None
+    listed = manifest.files_of(folder)
     there = verify.Folder(folder).names()
     unlisted = (name for name in sorted(there - listed.keys()) if f"{name}.json" in there)
     written = (folder / verify.MANIFEST).stat().st_mtime_ns

@@ -14,6 +14,8 @@ from actspace import provenance, verify
 from actspace.errors import StudyError
 
 Receipts = dict[str, dict[str, Any]]
+Files = dict[str, dict[str, Any]]
+"""What a manifest says of files, by name."""
 
 
 def read_receipts(paths: Iterable[str]) -> Receipts:
@@ -40,6 +42,22 @@ def as_text(files: Mapping[str, Any]) -> str:
     return json.dumps({"files": files}, indent=1, sort_keys=True) + "\n"
 
 
+def files_of(folder: Path) -> Files:
+    """Return what the manifest of a finished study lists; the files themselves are not looked at.
+
+    Raises
+    ------
+    StudyError
+        If the folder has no readable manifest.
+    """
+    try:
+        return verify.parsed((folder / verify.MANIFEST).read_bytes())
+    except (OSError, ValueError):
+        raise StudyError(
+            f"{folder}: no readable {verify.MANIFEST}; give the results folder of a finished study"
+        ) from None
+
+
 def token_passes(receipts: Iterable[Mapping[str, Any]]) -> float:
     """Sum the full-depth token passes of jobs; several artifacts of one job count once."""
     jobs = {
@@ -51,10 +69,9 @@ def token_passes(receipts: Iterable[Mapping[str, Any]]) -> float:
 
 def closing_line(folder: Path, seconds: float) -> str:
     """Say what a finished run took and where its report lies."""
-    if not (folder / "manifest.json").is_file():
+    if not (folder / verify.MANIFEST).is_file():
         return f"actspace: done in {seconds:.0f} s; `snakemake` without targets makes the report"
-    files = json.loads((folder / "manifest.json").read_text())["files"]
-    passes = token_passes(provenance.read_receipt(provenance.receipt_of(folder / name)) for name in files)
+    passes = token_passes(provenance.read_receipt(provenance.receipt_of(folder / name)) for name in files_of(folder))
     cost = f"{seconds:.0f} s in this run; the study took {passes:,.0f} full-depth token passes"
     return f"actspace: {folder.name} is done: {cost}; report: {folder / 'report.html'}"
 

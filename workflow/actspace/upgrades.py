@@ -5,11 +5,10 @@ printed one a line, for `snakemake --forcerun`."""
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
-from actspace import provenance
+from actspace import manifest, provenance
 from actspace.errors import StudyError
 
 
@@ -21,12 +20,8 @@ def affected(folder: Path) -> dict[str, list[str]]:
     StudyError
         If the folder has no manifest, or a receipt is damaged.
     """
-    try:
-        files = json.loads((folder / "manifest.json").read_text())["files"]
-    except (OSError, ValueError, KeyError):
-        raise StudyError(f"{folder}: no readable manifest.json; give the results folder of a finished study") from None
     found: dict[str, set[str]] = {}
-    for name, record in files.items():
+    for name, record in manifest.files_of(folder).items():
         made_with = provenance.read_receipt(provenance.receipt_of(folder / name)).get("versions", {})
         for change in _changes(made_with):
             found.setdefault(change, set()).add(record["rule"])
