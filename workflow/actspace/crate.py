@@ -5,7 +5,7 @@ Source: RO-Crate 1.1 and the Process Run Crate profile 0.5 (https://w3id.org/ro/
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import quote
@@ -16,7 +16,7 @@ from rocrate.rocrate import ROCrate
 import actspace
 from actspace import archive
 from actspace.config.study import Study
-from actspace.manifest import Files, Receipts
+from actspace.manifest import Files, Receipts, read_from_outside, versions
 
 VERSION = "1.1"
 PROFILE = "https://w3id.org/ro/wfrun/process/0.5"
@@ -129,7 +129,6 @@ def _license(crate: ROCrate, study: Study) -> Entity:
 
 def _workflow(crate: ROCrate, receipts: Receipts, code: Mapping[str, Any]) -> Entity:
     """Describe the workflow at its commit, and the packages that receipts name."""
-    versions = {item for record in receipts.values() for item in record["versions"].items()}
     required = [
         _context(
             crate,
@@ -139,7 +138,8 @@ def _workflow(crate: ROCrate, receipts: Receipts, code: Mapping[str, Any]) -> En
             version=version,
             url=_package(name, version),
         )
-        for name, version in sorted(versions)
+        for name, several in versions(receipts.values()).items()
+        for version in several
     ]
     state = "with changes that were not committed" if code["changed"] else "as committed"
     commit = f"commit {code['commit']}, {state}" if code["commit"] else "not from a repository"
@@ -181,14 +181,8 @@ def _inputs(crate: ROCrate, study: Study, model: Mapping[str, Any], receipts: Re
             sha256=settings.get("sha256"),
             url=_address(settings, "datasets"),
         )
-    for path, sha256 in sorted(_files_read(study, receipts)):
+    for path, sha256 in read_from_outside(receipts.values()):
         yield _context(crate, f"#read/{quote(path)}", "CreativeWork", name=path, sha256=sha256)
-
-
-def _files_read(study: Study, receipts: Receipts) -> set[tuple[str, str]]:
-    """List the files that jobs read and the study did not make, with their sha256."""
-    read: Iterable[tuple[str, str]] = (item for record in receipts.values() for item in record["inputs"].items())
-    return {(path, sha256) for path, sha256 in read if not path.startswith(f"results/{study.study}/")}
 
 
 def _name(source: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,25 @@ def token_passes(receipts: Iterable[Mapping[str, Any]]) -> float:
         for r in receipts
     }
     return float(sum(jobs.values()))
+
+
+def read_from_outside(receipts: Iterable[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """List the files that jobs read and their study did not make, with their sha256, sorted."""
+    read = {(r["study"], path, sha256) for r in receipts for path, sha256 in r["inputs"].items()}
+    return sorted({(path, sha256) for study, path, sha256 in read if not path.startswith(f"results/{study}/")})
+
+
+def versions(receipts: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Collect the versions of each package; several where jobs differ."""
+    return gathered(item for record in receipts for item in record["versions"].items())
+
+
+def gathered(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """Collect the values of each name; names and values are sorted, and each is there once."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for name, value in pairs:
+        found[name].add(value)
+    return {name: sorted(found[name]) for name in sorted(found)}
 
 
 def closing_line(folder: Path, seconds: float) -> str:

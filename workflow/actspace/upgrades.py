@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from actspace import manifest, provenance
 from actspace.errors import StudyError
@@ -20,16 +21,12 @@ def affected(folder: Path) -> dict[str, list[str]]:
     StudyError
         If the folder has no manifest, or a receipt is damaged.
     """
-    found: dict[str, set[str]] = {}
-    for name, record in manifest.files_of(folder).items():
-        made_with = provenance.read_receipt(provenance.receipt_of(folder / name)).get("versions", {})
-        for change in _changes(made_with):
-            found.setdefault(change, set()).add(record["rule"])
-    return {change: sorted(rules) for change, rules in sorted(found.items())}
+    receipts = (provenance.read_receipt(provenance.receipt_of(folder / name)) for name in manifest.files_of(folder))
+    return manifest.gathered((change, record["rule"]) for record in receipts for change in _changes(record))
 
 
-def _changes(made_with: dict[str, str]) -> list[str]:
-    now = provenance.installed_versions()
+def _changes(record: dict[str, Any]) -> list[str]:
+    now, made_with = provenance.installed_versions(), record.get("versions", {})
     return [f"{name} {old} -> {now[name]}" for name, old in made_with.items() if now.get(name, old) != old]
 
 
