@@ -63,12 +63,15 @@ def is_kept(study: Study, name: str) -> bool:
     return study.archive.activations or name.split("/")[0] not in LARGE
 
 
-def members(study: Study, given: Iterable[str], root: Path = checkout.ROOT) -> tuple[dict[str, Member], Files]:
+def members(
+    study: Study, results: Path, given: Iterable[str], root: Path = checkout.ROOT
+) -> tuple[dict[str, Member], Files]:
     """Collect what an archive holds, but its manifest and metadata.
 
     Parameters
     ----------
-    study : the study; its results lie in the working directory
+    study : the study
+    results : its folder, below the working directory
     given : config files that the study was read from
     root : folder of the code
 
@@ -76,7 +79,6 @@ def members(study: Study, given: Iterable[str], root: Path = checkout.ROOT) -> t
     -------
     members by name, and what the manifest says of results that are left out, by name
     """
-    results = Path("results", study.study)
     listed = manifest.files_of(results)
     chosen = {name: record | _kept(study, results, name, record) for name, record in listed.items()}
     left_out = {f"{results.as_posix()}/{name}": record for name, record in chosen.items() if "kept" in record}
