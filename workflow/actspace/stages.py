@@ -72,6 +72,7 @@ PARTS: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 """Parts of a study whose figures are drawn together: the section of the report, and the tables that they need."""
 FIGURE_FILES = ("svg", "pdf", "png", "rst")
+"""What a figure is written as: first what the page shows. `report.export` writes them, and is too heavy to be imported here."""
 ONLY_DRAWN = (
     *(
         "toy_points",
