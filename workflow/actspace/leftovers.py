@@ -8,7 +8,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from actspace import manifest, provenance, verify
+from actspace import commands, manifest, provenance, verify
 from actspace.errors import StudyError
 
 
@@ -63,13 +63,13 @@ def remark(folder: Path) -> str | None:
     n = len(find(folder))
     if not n:
         return None
-    how = f"`python -m actspace.leftovers {folder}` lists them, and with `--delete` removes them"
+    how = f"`{commands.line('leftovers', folder)}` lists them, and with `--delete` removes them"
     return f"actspace: {n} files of members that were removed are left behind; {how}"
 
 
 def main() -> int:
     """List what is left behind in a folder, or delete it."""
-    parser = argparse.ArgumentParser(prog="python -m actspace.leftovers", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog=commands.line("leftovers"), description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="results folder of a finished study: results/embedded")
     parser.add_argument("--delete", action="store_true", help="delete the files that are listed")
     given = parser.parse_args()

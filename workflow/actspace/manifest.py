@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from actspace import provenance, verify
+from actspace import commands, provenance, verify
 from actspace.errors import StudyError
 
 Receipts = dict[str, dict[str, Any]]
@@ -100,9 +100,8 @@ def main() -> int:
     """Check the folders and archives that are named on the command line; the exit code says whether all are whole."""
     try:
         if not sys.argv[1:]:
-            raise StudyError(
-                "name the results folders or archives to check, for example: python -m actspace.manifest results/embedded"
-            )
+            example = commands.line("manifest", "results/embedded")
+            raise StudyError(f"name the results folders or archives to check, for example: {example}")
         found = [verify.check(Path(place)) for place in sys.argv[1:]]
     except StudyError as error:
         print(error)

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from actspace import manifest, provenance
+from actspace import commands, manifest, provenance
 from actspace.errors import StudyError
 
 
@@ -36,7 +36,7 @@ def remark(folder: Path) -> str | None:
     if not found:
         return None
     rules = {rule for rules in found.values() for rule in rules}
-    again = f"`snakemake --cores all --forcerun $(python -m actspace.upgrades {folder})` makes them again"
+    again = f"`snakemake --cores all --forcerun $({commands.line('upgrades', folder)})` makes them again"
     return f"actspace: {'; '.join(found)}: may affect {len(rules)} stages, none was rerun for it; {again}"
 
 
@@ -44,7 +44,7 @@ def main() -> int:
     """Print the rules that upgrades may affect, and to standard error which upgrades these are."""
     try:
         if len(sys.argv) != 2:
-            raise StudyError("name one results folder, for example: python -m actspace.upgrades results/embedded")
+            raise StudyError(f"name one results folder, for example: {commands.line('upgrades', 'results/embedded')}")
         found = affected(Path(sys.argv[1]))
     except StudyError as error:
         print(error, file=sys.stderr)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import pandas as pd
 from markupsafe import Markup
 
+from actspace import commands
 from actspace.compare.differences import NOT_TESTED
 from actspace.compare.folders import Finished
 from actspace.report import page
@@ -60,6 +61,7 @@ def render(
         css=Markup((page.HERE / "page.css").read_text(encoding="utf-8")),
         badges={**page.BADGES, NOT_TESTED: "·"},
         studies=studies,
+        check=commands.line("manifest"),
         tables=[(*TITLES[name], name, list(table.columns), list(_shown(table))) for name, table in differences.items()],
         rows=rows,
         differ=[row for row in rows if row.agreement != "same"],
