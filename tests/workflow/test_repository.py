@@ -47,6 +47,13 @@ def test_the_conda_environment_has_the_pins_of_the_lock_file():
     assert not [pin for pin in listed if pin not in pins]
 
 
+def test_the_profiles_for_slurm_differ_in_what_accounting_decides_alone():
+    with_it, without = (
+        yaml.safe_load((ROOT / "profiles" / name / "profile.yaml").read_text()) for name in ("slurm", "slurm-noacct")
+    )
+    assert without == with_it | {"slurm-status-command": "squeue", "slurm-no-account": True}
+
+
 def test_parsing_the_workflow_imports_neither_torch_nor_transformers():
     parsed = {
         name
