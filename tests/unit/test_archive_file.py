@@ -78,10 +78,12 @@ def study(**settings: object) -> Study:
 
 
 def make(name: str = "a.zip", **settings: object) -> Path:
-    members, left_out = archive.members(study(**settings), ["config/config.yaml"], Path())
+    results = Path("results/small")
+    members, left_out = archive.members(study(**settings), results, ["config/config.yaml"], Path())
+    run = crate.Run(results, MODEL, manifest.read_receipts(receipts()), CODE, "2026-01-31")
 
-    def describe(files: archive.Files) -> str:
-        return crate.describe(study(**settings), MODEL, manifest.read_receipts(receipts()), CODE, "2026-01-31", files)
+    def describe(files: manifest.Files) -> str:
+        return crate.describe(study(**settings), run, files)
 
     archive.write(Path(name), members, left_out, "2026-01-31", describe)
     return Path(name)

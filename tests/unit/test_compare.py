@@ -113,12 +113,12 @@ def test_versions_and_code_that_differ_are_listed(tmp_path, first, study_tables)
     assert (differences.code(studies)[["first", "second"]] == ["c0de", "beef"]).all(axis=None)
 
 
-def test_a_study_made_with_two_versions_shows_both(first):
+def test_a_study_made_with_two_versions_shows_both(tmp_path, first, study_tables):
     receipt = provenance.receipt_of(first / "model.json")
     record = json.loads(receipt.read_text())
     receipt.write_text(json.dumps(record | {"versions": VERSIONS | {"torch": "2.12"}}))
-    study = folders.read(first, "first")
-    assert differences._gathered(study, differences._versions)["torch"] == "2.12, 2.13.0"
+    studies = read(first, finish(tmp_path / "second", study_tables))
+    assert differences.versions(studies).to_numpy().tolist() == [["torch", "2.12, 2.13.0", "2.13.0"]]
 
 
 def test_three_studies_stand_side_by_side_opposite_verdicts_first(tmp_path, capsys, first, study_tables):

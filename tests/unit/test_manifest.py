@@ -63,6 +63,13 @@ def test_several_files_of_one_job_count_once(study):
     assert manifest.token_passes(receipts.values()) == 1500
 
 
+def test_what_was_read_from_outside_is_what_the_study_of_the_job_did_not_make():
+    inputs = {"results/a/x": "11", "results/b/x": "22", "text.txt": "33"}
+    receipts = [{"study": "a", "inputs": inputs}, {"study": "a", "inputs": {"text.txt": "33", "other.txt": "00"}}]
+    expected = [("other.txt", "00"), ("results/b/x", "22"), ("text.txt", "33")]
+    assert manifest.read_from_outside(receipts) == expected
+
+
 def test_jobs_that_differ_in_rule_cfg_or_inputs_count_each():
     record = {
         "rule": "activations",

@@ -11,6 +11,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
+from actspace import stages
 from actspace.report import export, style
 
 ABOUT = ("lines", "Lines & <more>", "Two *lines* of a_b {{ x }}.")
@@ -42,6 +43,10 @@ def test_rounding_does_not_add_up_along_a_path():
     path = export.compact("M 0 0 " + " ".join(f"L {x:.4f} 0" for x in steps))
     numbers = [float(n) for n in re.findall(r"-?\.?\d+(?:\.\d+)?", path.replace("m0 0l", ""))]
     assert sum(numbers[::2]) == pytest.approx(4.9, abs=0.006)
+
+
+def test_the_rules_name_the_kinds_of_files_that_are_written():
+    assert tuple(export.KINDS) == stages.FIGURE_FILES
 
 
 @pytest.mark.parametrize("kind", export.KINDS)

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +12,7 @@ import pytest
 from actspace import leftovers, manifest, provenance, upgrades
 from actspace.errors import StudyError
 
+ROOT = Path(__file__).parents[2]
 NOW = provenance.installed_versions()
 
 
@@ -59,6 +63,14 @@ def test_the_command_prints_rules_alone_so_that_snakemake_can_take_them(results,
     assert f"numpy 1.0 -> {NOW['numpy']}: claims, kmeans" in printed.err
     assert run(upgrades, monkeypatch, results / "fits") == 1
     assert "no readable manifest.json" in capsys.readouterr().err
+
+
+def test_the_commands_that_are_named_run_as_they_are_copied(results):
+    here = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    for remark in (upgrades.remark(results), leftovers.remark(results)):
+        (line,) = re.findall(r"[`(](PYTHONPATH=[^`)]+)", str(remark))
+        run = subprocess.run(["bash", "-c", line], cwd=ROOT, env=here, capture_output=True, text=True)
+        assert (run.returncode, bool(run.stdout)) == (0, True), run.stderr
 
 
 def test_leftovers_are_listed_and_only_deleted_when_asked(results, monkeypatch, capsys):

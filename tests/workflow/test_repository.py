@@ -47,6 +47,13 @@ def test_the_conda_environment_has_the_pins_of_the_lock_file():
     assert not [pin for pin in listed if pin not in pins]
 
 
+def test_the_profiles_for_slurm_differ_in_what_accounting_decides_alone():
+    with_it, without = (
+        yaml.safe_load((ROOT / "profiles" / name / "profile.yaml").read_text()) for name in ("slurm", "slurm-noacct")
+    )
+    assert without == with_it | {"slurm-status-command": "squeue", "slurm-no-account": True}
+
+
 def test_parsing_the_workflow_imports_neither_torch_nor_transformers():
     parsed = {
         name
@@ -54,9 +61,8 @@ def test_parsing_the_workflow_imports_neither_torch_nor_transformers():
         for name in re.findall(r"from actspace[.\w]* import (.+)", (ROOT / "workflow/rules" / file).read_text())
     }
     modules = {name.strip() for names in parsed for name in names.split(",")}
-    files = {ROOT / "workflow/actspace" / f"{name}.py" for name in modules} & set(
-        (ROOT / "workflow/actspace").glob("*.py")
-    )
+    places = [ROOT / "workflow/actspace" / f"{name}{end}" for name in modules for end in (".py", "/__init__.py")]
+    files = {path for path in places if path.is_file()}
     reached = set().union(*(fingerprint.modules_of(file) for file in files))
     assert not [
         file

@@ -24,6 +24,7 @@ TEXT = """the a cat dog city river of in on near house tree runs sleeps sees lik
 old green small and but Paris Rome seven nine"""
 WORDS = TEXT.split()
 JOB_LINE = re.compile(r"^(\w+) +(\d+)$", re.MULTILINE)
+REASON = re.compile(r"^ *(?:local)?rule (\w+):\n(?: +\w+: .*\n)*? +reason: (.*)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,14 @@ class Run:
 
     @property
     def rules(self) -> Counter[str]:
-        """Rules of the job table, with their numbers of jobs."""
+        """Rules of the job table but `all`, with their numbers of jobs."""
         found = {name: int(count) for name, count in JOB_LINE.findall(self.text)}
-        return Counter({name: count for name, count in found.items() if name != "total"})
+        return Counter({name: count for name, count in found.items() if name not in ("total", "all")})
+
+    @property
+    def settings_changed(self) -> set[str]:
+        """Rules of which a job is to run because its settings, or its code, are not those of its last run."""
+        return {rule for rule, reason in REASON.findall(self.text) if "Params have changed" in reason}
 
 
 class TinyStudy:
@@ -75,10 +81,14 @@ class TinyStudy:
         return Run(done.returncode, done.stdout + done.stderr)
 
     def plan(self, *arguments: str) -> Counter[str]:
-        """Return what a dry run would run, `all` left out."""
+        """Return what a dry run would run."""
+        return self.dry_run(*arguments).rules
+
+    def dry_run(self, *arguments: str) -> Run:
+        """Let Snakemake plan."""
         run = self.snakemake("-n", *arguments)
         assert run.code == 0, run.text
-        return Counter({name: count for name, count in run.rules.items() if name != "all"})
+        return run
 
 
 def given_sae() -> dict[str, Any]:

@@ -7,7 +7,6 @@ alone, so the same results make the same bytes. `manifest.json` at the root list
 from __future__ import annotations
 
 import hashlib
-import json
 import zipfile
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterable, Mapping
@@ -22,6 +21,7 @@ import yaml
 from actspace import checkout, manifest, provenance, verify
 from actspace.config.study import Study
 from actspace.errors import StudyError
+from actspace.manifest import Files
 
 METADATA = "ro-crate-metadata.json"
 CONFIG = "config/config.yaml"
@@ -34,9 +34,6 @@ PACKED = (".parquet", ".png", ".safetensors")
 LONGEST_NAME = 254
 """Characters of one folder in the names of Snakemake's records."""
 CHUNK = 1 << 20
-
-Files = dict[str, dict[str, Any]]
-"""What a manifest says of files, by name."""
 
 
 @dataclass(frozen=True)
@@ -66,12 +63,15 @@ def is_kept(study: Study, name: str) -> bool:
     return study.archive.activations or name.split("/")[0] not in LARGE
 
 
-def members(study: Study, given: Iterable[str], root: Path = checkout.ROOT) -> tuple[dict[str, Member], Files]:
+def members(
+    study: Study, results: Path, given: Iterable[str], root: Path = checkout.ROOT
+) -> tuple[dict[str, Member], Files]:
     """Collect what an archive holds, but its manifest and metadata.
 
     Parameters
     ----------
-    study : the study; its results lie in the working directory
+    study : the study
+    results : its folder, below the working directory
     given : config files that the study was read from
     root : folder of the code
 
@@ -79,8 +79,7 @@ def members(study: Study, given: Iterable[str], root: Path = checkout.ROOT) -> t
     -------
     members by name, and what the manifest says of results that are left out, by name
     """
-    results = Path("results", study.study)
-    listed: Files = json.loads((results / verify.MANIFEST).read_text())["files"]
+    listed = manifest.files_of(results)
     chosen = {name: record | _kept(study, results, name, record) for name, record in listed.items()}
     left_out = {f"{results.as_posix()}/{name}": record for name, record in chosen.items() if "kept" in record}
     found = {name: Member(root / name) for name in checkout.files(root) if not name.startswith(f"{GIVEN}/")}

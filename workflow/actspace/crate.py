@@ -5,9 +5,9 @@ Source: RO-Crate 1.1 and the Process Run Crate profile 0.5 (https://w3id.org/ro/
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from pathlib import PurePosixPath
-from typing import Any
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from rocrate.model import ContextEntity, Entity
@@ -15,8 +15,8 @@ from rocrate.rocrate import ROCrate
 
 import actspace
 from actspace import archive
-from actspace.archive import Files
 from actspace.config.study import Study
+from actspace.manifest import Files, Receipts, read_from_outside, versions
 
 VERSION = "1.1"
 PROFILE = "https://w3id.org/ro/wfrun/process/0.5"
@@ -33,21 +33,38 @@ FORMATS = {
     ".yaml": "application/yaml",
 }
 
-Receipts = Mapping[str, Mapping[str, Any]]
+
+class Run(NamedTuple):
+    """The run of a study, as its archive tells of it.
+
+    Parameters
+    ----------
+    results : folder of the study, below the root of the archive
+    model : its description, as in model.json
+    receipts : of all results, by path
+    code : commit and state of the code, from `checkout.version`
+    date : day of the report, as 2026-01-31
+    """
+
+    results: Path
+    model: Mapping[str, Any]
+    receipts: Receipts
+    code: Mapping[str, Any]
+    date: str
+
+    @property
+    def prefix(self) -> str:
+        """How the names of its files begin in the archive."""
+        return f"{self.results.as_posix()}/"
 
 
-def describe(
-    study: Study, model: Mapping[str, Any], receipts: Receipts, code: Mapping[str, Any], date: str, files: Files
-) -> str:
+def describe(study: Study, made: Run, files: Files) -> str:
     """Write the metadata of an archive.
 
     Parameters
     ----------
     study : the study
-    model : its description, as in model.json
-    receipts : of all results, by path
-    code : commit and state of the code, from `checkout.version`
-    date : day of the report, as 2026-01-31
+    made : its run
     files : sha256 and size of the members of the archive, by name
 
     Returns
@@ -57,23 +74,23 @@ def describe(
     crate = ROCrate(version=VERSION)
     crate.metadata.extra_contexts.append(TERMS)
     authors = [_context(crate, f"#author-{i}", "Person", name=name) for i, name in enumerate(study.archive.authors, 1)]
-    parts = list(_parts(crate, study, files))
+    parts = list(_parts(crate, made.prefix, files))
     title = study.title or study.study
     about = {
         "name": title,
         "description": f"Results of the study '{study.study}', with config, code and the record of what made each file. "
         "Unpacked, it is a folder in which Snakemake has nothing to do.",
-        "datePublished": date,
+        "datePublished": made.date,
         "license": _license(crate, study),
         "conformsTo": _context(crate, PROFILE, "CreativeWork", name="Process Run Crate", version="0.5"),
     }
     run = {
         "name": f"Run of the study '{study.study}'",
         "description": f"Every stage that {title} asks for, by Snakemake, from text to report.",
-        "instrument": _workflow(crate, receipts, code),
-        "object": list(_inputs(crate, study, model, receipts)),
-        "result": [part for part in parts if part.id.startswith("results/")],
-        "endTime": date,
+        "instrument": _workflow(crate, made),
+        "object": list(_inputs(crate, study, made)),
+        "result": [part for part in parts if part.id.startswith(quote(made.prefix))],
+        "endTime": made.date,
         "actionStatus": "http://schema.org/CompletedActionStatus",
     }
     about |= {"mentions": [_context(crate, "#run", "CreateAction", **run, agent=authors)], "author": authors}
@@ -95,13 +112,13 @@ def _say(entity: Entity, properties: Mapping[str, Any]) -> None:
             entity[key] = value[0] if isinstance(value, list) and len(value) == 1 else value
 
 
-def _parts(crate: ROCrate, study: Study, files: Files) -> Iterator[Entity]:
+def _parts(crate: ROCrate, prefix: str, files: Files) -> Iterator[Entity]:
     """Describe the files that people open one by one, and the others by folder."""
-    folders = {name.split("/")[0] for name in files if "/" in name and not name.startswith((".", "results/"))}
+    folders = {name.split("/")[0] for name in files if "/" in name and not name.startswith((".", prefix))}
     for name, record in sorted(files.items()):
-        if not _is_opened(name, study, files):
-            inside = PurePosixPath(name).parts
-            folders |= {"/".join(inside[:3])} if inside[:2] == ("results", study.study) and len(inside) > 3 else set()
+        if not _is_opened(name, prefix, files):
+            folder, _, inside = name.removeprefix(prefix).partition("/")
+            folders |= {f"{prefix}{folder}"} if inside and name.startswith(prefix) else set()
             continue
         about = {"name": name, "sha256": record["sha256"], "contentSize": str(record["size"])}
         yield crate.add_file(dest_path=quote(name), properties=about | {"encodingFormat": _format(name)})
@@ -109,12 +126,12 @@ def _parts(crate: ROCrate, study: Study, files: Files) -> Iterator[Entity]:
         yield crate.add_dataset(dest_path=f"{quote(folder)}/", properties={"name": folder})
 
 
-def _is_opened(name: str, study: Study, files: Files) -> bool:
+def _is_opened(name: str, prefix: str, files: Files) -> bool:
     """Say whether a file has an entity of its own: report, tables, figures, config and versions; no receipt has one."""
-    parts = PurePosixPath(name).parts
-    if parts[:2] == ("results", study.study):
+    if name.startswith(prefix):
         is_receipt = name.endswith(".json") and name.removesuffix(".json") in files
-        return not is_receipt and (len(parts) == 3 or parts[2] in OPENED)
+        folder, _, inside = name.removeprefix(prefix).partition("/")
+        return not is_receipt and (not inside or folder in OPENED)
     return name in (archive.SOFTWARE, archive.CONFIG) or name.startswith(f"{archive.GIVEN}/")
 
 
@@ -129,9 +146,8 @@ def _license(crate: ROCrate, study: Study) -> Entity:
     return _context(crate, "#no-licence", "CreativeWork", name="No licence", description=words)
 
 
-def _workflow(crate: ROCrate, receipts: Receipts, code: Mapping[str, Any]) -> Entity:
+def _workflow(crate: ROCrate, made: Run) -> Entity:
     """Describe the workflow at its commit, and the packages that receipts name."""
-    versions = {item for record in receipts.values() for item in record["versions"].items()}
     required = [
         _context(
             crate,
@@ -141,8 +157,10 @@ def _workflow(crate: ROCrate, receipts: Receipts, code: Mapping[str, Any]) -> En
             version=version,
             url=_package(name, version),
         )
-        for name, version in sorted(versions)
+        for name, several in versions(made.receipts.values()).items()
+        for version in several
     ]
+    code = made.code
     state = "with changes that were not committed" if code["changed"] else "as committed"
     commit = f"commit {code['commit']}, {state}" if code["commit"] else "not from a repository"
     return _context(
@@ -156,19 +174,19 @@ def _workflow(crate: ROCrate, receipts: Receipts, code: Mapping[str, Any]) -> En
     )
 
 
-def _inputs(crate: ROCrate, study: Study, model: Mapping[str, Any], receipts: Receipts) -> Iterator[ContextEntity]:
+def _inputs(crate: ROCrate, study: Study, made: Run) -> Iterator[ContextEntity]:
     """Describe what the study read: the model, what it comes from the hub or the package index as, and every file by its sha256."""
-    source = model["source"]
+    source = made.model["source"]
     weights = [
         _context(crate, f"#model/{quote(name)}", "CreativeWork", name=name, sha256=sha256)
-        for name, sha256 in sorted(model["weights"].items())
+        for name, sha256 in sorted(made.model["weights"].items())
     ]
     yield _context(
         crate,
         "#model",
         "CreativeWork",
         name=f"model {_name(source)}",
-        version=model["revision"],
+        version=made.model["revision"],
         url=_address(source, "models"),
         hasPart=weights,
     )
@@ -183,14 +201,8 @@ def _inputs(crate: ROCrate, study: Study, model: Mapping[str, Any], receipts: Re
             sha256=settings.get("sha256"),
             url=_address(settings, "datasets"),
         )
-    for path, sha256 in sorted(_files_read(study, receipts)):
+    for path, sha256 in read_from_outside(made.receipts.values()):
         yield _context(crate, f"#read/{quote(path)}", "CreativeWork", name=path, sha256=sha256)
-
-
-def _files_read(study: Study, receipts: Receipts) -> set[tuple[str, str]]:
-    """List the files that jobs read and the study did not make, with their sha256."""
-    read: Iterable[tuple[str, str]] = (item for record in receipts.values() for item in record["inputs"].items())
-    return {(path, sha256) for path, sha256 in read if not path.startswith(f"results/{study.study}/")}
 
 
 def _name(source: Mapping[str, Any]) -> str:

@@ -5,11 +5,10 @@ On the command line they are listed, and with `--delete` removed. What has no re
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
-from actspace import provenance, verify
+from actspace import commands, manifest, provenance, verify
 from actspace.errors import StudyError
 
 
@@ -23,12 +22,7 @@ def find(folder: Path) -> list[Path]:
     StudyError
         If the folder has no readable manifest.
     """
-    try:
-        listed = json.loads((folder / verify.MANIFEST).read_text())["files"]
-    except (OSError, ValueError, KeyError):
-        raise StudyError(
-            f"{folder}: no readable {verify.MANIFEST}; give the results folder of a finished study"
-        ) from None
+    listed = manifest.files_of(folder)
     there = verify.Folder(folder).names()
     unlisted = (name for name in sorted(there - listed.keys()) if f"{name}.json" in there)
     written = (folder / verify.MANIFEST).stat().st_mtime_ns
@@ -69,13 +63,13 @@ def remark(folder: Path) -> str | None:
     n = len(find(folder))
     if not n:
         return None
-    how = f"`python -m actspace.leftovers {folder}` lists them, and with `--delete` removes them"
+    how = f"`{commands.line('leftovers', folder)}` lists them, and with `--delete` removes them"
     return f"actspace: {n} files of members that were removed are left behind; {how}"
 
 
 def main() -> int:
     """List what is left behind in a folder, or delete it."""
-    parser = argparse.ArgumentParser(prog="python -m actspace.leftovers", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog=commands.line("leftovers"), description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="results folder of a finished study: results/embedded")
     parser.add_argument("--delete", action="store_true", help="delete the files that are listed")
     given = parser.parse_args()

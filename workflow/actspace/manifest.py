@@ -6,14 +6,17 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from actspace import provenance, verify
+from actspace import commands, provenance, verify
 from actspace.errors import StudyError
 
 Receipts = dict[str, dict[str, Any]]
+Files = dict[str, dict[str, Any]]
+"""What a manifest says of files, by name."""
 
 
 def read_receipts(paths: Iterable[str]) -> Receipts:
@@ -40,6 +43,22 @@ def as_text(files: Mapping[str, Any]) -> str:
     return json.dumps({"files": files}, indent=1, sort_keys=True) + "\n"
 
 
+def files_of(folder: Path) -> Files:
+    """Return what the manifest of a finished study lists; the files themselves are not looked at.
+
+    Raises
+    ------
+    StudyError
+        If the folder has no readable manifest.
+    """
+    try:
+        return verify.parsed((folder / verify.MANIFEST).read_bytes())
+    except (OSError, ValueError):
+        raise StudyError(
+            f"{folder}: no readable {verify.MANIFEST}; give the results folder of a finished study"
+        ) from None
+
+
 def token_passes(receipts: Iterable[Mapping[str, Any]]) -> float:
     """Sum the full-depth token passes of jobs; several artifacts of one job count once."""
     jobs = {
@@ -49,12 +68,30 @@ def token_passes(receipts: Iterable[Mapping[str, Any]]) -> float:
     return float(sum(jobs.values()))
 
 
+def read_from_outside(receipts: Iterable[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """List the files that jobs read and their study did not make, with their sha256, sorted."""
+    read = {(r["study"], path, sha256) for r in receipts for path, sha256 in r["inputs"].items()}
+    return sorted({(path, sha256) for study, path, sha256 in read if not path.startswith(f"results/{study}/")})
+
+
+def versions(receipts: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Collect the versions of each package; several where jobs differ."""
+    return gathered(item for record in receipts for item in record["versions"].items())
+
+
+def gathered(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """Collect the values of each name; names and values are sorted, and each is there once."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for name, value in pairs:
+        found[name].add(value)
+    return {name: sorted(found[name]) for name in sorted(found)}
+
+
 def closing_line(folder: Path, seconds: float) -> str:
     """Say what a finished run took and where its report lies."""
-    if not (folder / "manifest.json").is_file():
+    if not (folder / verify.MANIFEST).is_file():
         return f"actspace: done in {seconds:.0f} s; `snakemake` without targets makes the report"
-    files = json.loads((folder / "manifest.json").read_text())["files"]
-    passes = token_passes(provenance.read_receipt(provenance.receipt_of(folder / name)) for name in files)
+    passes = token_passes(provenance.read_receipt(provenance.receipt_of(folder / name)) for name in files_of(folder))
     cost = f"{seconds:.0f} s in this run; the study took {passes:,.0f} full-depth token passes"
     return f"actspace: {folder.name} is done: {cost}; report: {folder / 'report.html'}"
 
@@ -63,9 +100,8 @@ def main() -> int:
     """Check the folders and archives that are named on the command line; the exit code says whether all are whole."""
     try:
         if not sys.argv[1:]:
-            raise StudyError(
-                "name the results folders or archives to check, for example: python -m actspace.manifest results/embedded"
-            )
+            example = commands.line("manifest", "results/embedded")
+            raise StudyError(f"name the results folders or archives to check, for example: {example}")
         found = [verify.check(Path(place)) for place in sys.argv[1:]]
     except StudyError as error:
         print(error)

@@ -5,11 +5,11 @@ printed one a line, for `snakemake --forcerun`."""
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
+from typing import Any
 
-from actspace import provenance
+from actspace import commands, manifest, provenance
 from actspace.errors import StudyError
 
 
@@ -21,20 +21,12 @@ def affected(folder: Path) -> dict[str, list[str]]:
     StudyError
         If the folder has no manifest, or a receipt is damaged.
     """
-    try:
-        files = json.loads((folder / "manifest.json").read_text())["files"]
-    except (OSError, ValueError, KeyError):
-        raise StudyError(f"{folder}: no readable manifest.json; give the results folder of a finished study") from None
-    found: dict[str, set[str]] = {}
-    for name, record in files.items():
-        made_with = provenance.read_receipt(provenance.receipt_of(folder / name)).get("versions", {})
-        for change in _changes(made_with):
-            found.setdefault(change, set()).add(record["rule"])
-    return {change: sorted(rules) for change, rules in sorted(found.items())}
+    receipts = (provenance.read_receipt(provenance.receipt_of(folder / name)) for name in manifest.files_of(folder))
+    return manifest.gathered((change, record["rule"]) for record in receipts for change in _changes(record))
 
 
-def _changes(made_with: dict[str, str]) -> list[str]:
-    now = provenance.installed_versions()
+def _changes(record: dict[str, Any]) -> list[str]:
+    now, made_with = provenance.installed_versions(), record.get("versions", {})
     return [f"{name} {old} -> {now[name]}" for name, old in made_with.items() if now.get(name, old) != old]
 
 
@@ -44,7 +36,7 @@ def remark(folder: Path) -> str | None:
     if not found:
         return None
     rules = {rule for rules in found.values() for rule in rules}
-    again = f"`snakemake --cores all --forcerun $(python -m actspace.upgrades {folder})` makes them again"
+    again = f"`snakemake --cores all --forcerun $({commands.line('upgrades', folder)})` makes them again"
     return f"actspace: {'; '.join(found)}: may affect {len(rules)} stages, none was rerun for it; {again}"
 
 
@@ -52,7 +44,7 @@ def main() -> int:
     """Print the rules that upgrades may affect, and to standard error which upgrades these are."""
     try:
         if len(sys.argv) != 2:
-            raise StudyError("name one results folder, for example: python -m actspace.upgrades results/embedded")
+            raise StudyError(f"name one results folder, for example: {commands.line('upgrades', 'results/embedded')}")
         found = affected(Path(sys.argv[1]))
     except StudyError as error:
         print(error, file=sys.stderr)

@@ -153,12 +153,25 @@ def _manifest(place: Place, path: Path) -> dict[str, dict[str, Any]]:
         if file is None:
             raise problem
         with file:
-            text = file.read(LARGEST_MANIFEST + 1)
-        files = json.loads(text)["files"] if len(text) <= LARGEST_MANIFEST else None
-    except (*DAMAGED, KeyError, TypeError, RecursionError):
+            return parsed(file.read(LARGEST_MANIFEST + 1))
+    except DAMAGED:
         raise problem from None
+
+
+def parsed(text: bytes) -> dict[str, dict[str, Any]]:
+    """Return what the text of a manifest says of files, by name.
+
+    Raises
+    ------
+    ValueError
+        If it is the text of no manifest.
+    """
+    try:
+        files = json.loads(text)["files"] if len(text) <= LARGEST_MANIFEST else None
+    except (KeyError, TypeError, RecursionError):
+        files = None
     if not isinstance(files, dict) or not all(map(_is_record, files.values())):
-        raise problem
+        raise ValueError("not a manifest")
     return files
 
 

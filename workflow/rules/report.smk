@@ -35,7 +35,7 @@ for part in dict.fromkeys(FIGURES.values()):
         output:
             **made(
                 svg=[in_report(figure) for figure in figures_of(part)],
-                others=figure_files(figures_of(part), ("pdf", "png", "rst"), root=R),
+                others=figure_files(figures_of(part), stages.FIGURE_FILES[1:], root=R),
             ),
         log:
             f"{R}/logs/figures/{part}.log",
@@ -61,7 +61,7 @@ rule report:
                 f"{TABLES}/untested_claims.parquet",
                 f"results/{STUDY.study}/selfcheck.parquet",
             ],
-            figures=figure_files(FIGURES, ("svg",)),
+            figures=figure_files(FIGURES, stages.FIGURE_FILES[:1]),
         ),
         receipts=receipts(study_artifacts()),
     output:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from actspace import commands
 from actspace.claims.entry import Beyond
 from actspace.claims.sources import (
     ANSWERS,
@@ -48,7 +49,7 @@ BEYOND = (
         title="Regions are crisper in larger models",
         source=f"{PLATEAU_IDEAS}, after {REGIONS}",
         sentence="The output changes more abruptly between regions the larger the model is.",
-        reason="a study has one model; run one study for each and set them side by side with `python -m actspace.compare`",
+        reason=f"a study has one model; run one study for each and set them side by side with `{commands.line('compare')}`",
     ),
     Beyond(
         id="activations_lie_in_the_centre_of_plateaus",

@@ -10,6 +10,7 @@ import pandas as pd
 from actspace.claims.dictionaries import SAES, any_of, at_hook_points, best, fits_by_place, select
 from actspace.claims.entry import NotTestedError, Tables, claims_of, estimate_of
 from actspace.claims.intervals import Above, Estimate, Within, complement, difference
+from actspace.claims.noise import N_DRAWS, over_draws, standard_error, with_noise
 from actspace.claims.sources import DEFINITIONS as POST
 from actspace.claims.sources import ENGELS
 
@@ -20,7 +21,6 @@ DEFINITIONS = {
     "V": "fvu_residual_variance",
     "Z": "fvu_uncentred",
 }
-N_DRAWS = 2000
 ENGELS_EXPLAINED, ENGELS_BY_FIRST_DEFINITION = 0.60, 0.72
 TOLERANCE = 0.05
 SPHERICAL = "kmeans_spherical"
@@ -60,25 +60,19 @@ def proportional(fits: pd.DataFrame) -> Estimate:
     saes = any_of(fits, SAES, "fvu_pooled", "fvu_per_row")
     if saes["fvu_pooled"].round(6).nunique() < 3:
         raise NotTestedError("fewer than three SAEs with different unexplained variance")
-    found = share_by_one_factor(saes)
-    low, high = np.nanquantile(found[1:], [0.025, 0.975]) if np.isfinite(found).all() else (np.nan, np.nan)
     ratios = saes["fvu_per_row"] / saes["fvu_pooled"]
     detail = f"{len(saes)} SAEs; B is {ratios.min():.2f} to {ratios.max():.2f} times A"
-    return Estimate(found[0], min(low, found[0]), max(high, found[0]), detail)
+    return Estimate(*over_draws(share_by_one_factor(saes)), detail)
 
 
 def share_by_one_factor(fits: pd.DataFrame, n_draws: int = N_DRAWS) -> np.ndarray:
-    """Return the share of B's variance over fits that B = cA explains, then that of `n_draws` copies with normal noise.
+    """Return the share of B's variance over fits that B = cA explains, then that of copies of both `with_noise`.
 
-    c is the factor of least squares; below 0 where even the mean of B predicts it better. The noise has each number's
-    standard error; B without variance gives NaN.
+    c is the factor of least squares; below 0 where even the mean of B predicts it better. B without variance gives NaN.
     """
-    noise = np.random.default_rng(0).standard_normal((2, n_draws + 1, len(fits)))
-    noise[:, 0] = 0
-    a, b = (
-        fits[m].to_numpy() + drawn * ((fits[f"{m}_high"] - fits[f"{m}_low"]) / (2 * 1.96)).to_numpy()
-        for m, drawn in zip(("fvu_pooled", "fvu_per_row"), noise, strict=True)
-    )
+    metrics = ["fvu_pooled", "fvu_per_row"]
+    errors = np.stack([standard_error(fits, metric) for metric in metrics])
+    a, b = with_noise(fits[metrics].to_numpy().T, errors, n_draws)
     factor = (a * b).sum(axis=1) / (a * a).sum(axis=1)
     left = ((b - factor[:, None] * a) ** 2).sum(axis=1)
     variation = ((b - b.mean(axis=1, keepdims=True)) ** 2).sum(axis=1)

@@ -10,6 +10,7 @@ import pandas as pd
 
 from actspace.claims.entry import SIGN_ALONE, NotTestedError, Tables, claims_of, estimate_of, rows_of, where_tested
 from actspace.claims.intervals import Above, Estimate, Within, complement, difference, everywhere
+from actspace.claims.noise import N_DRAWS, over_draws, standard_error, with_noise
 from actspace.claims.sources import ENGELS, SHORTFORM
 from actspace.dictionaries.fits import per_fit
 
@@ -17,7 +18,6 @@ BETTER = ("topk", "batch_topk", "matryoshka", "jumprelu")
 SAES = (*BETTER, "l1", "given")
 LOW_K = 4
 TOLERANCE_L1, TOLERANCE_K4, TOLERANCE_LOW_K = 0.1, 0.05, 0.01
-N_DRAWS = 2000
 
 
 def fits_by_place(tables: Tables) -> dict[str, pd.DataFrame]:
@@ -122,19 +122,14 @@ def line_points(fits: pd.DataFrame, data: str) -> pd.DataFrame:
     rows = pd.concat([select(fits, family, data) for family in ("kmeans", "topk")])
     if "l0" not in rows or rows["l0"].round(6).nunique() < 3:
         raise NotTestedError(f"fewer than three different L0 among k-means and TopK fits to {data} activations")
-    error = (rows["fvu_pooled_high"] - rows["fvu_pooled_low"]) / (2 * 1.96)
+    error = standard_error(rows, "fvu_pooled")
     return pd.DataFrame({"log_l0": np.log10(rows["l0"]), "fvu": rows["fvu_pooled"], "error": error})
 
 
 def r_squared(points: pd.DataFrame, n_draws: int = N_DRAWS) -> np.ndarray:
-    """Return R² of a straight line through the points, then through `n_draws` copies with normal noise added.
-
-    The noise has each point's standard error; the draws are the same in every call. Points of one height give NaN.
-    """
-    noise = np.random.default_rng(0).standard_normal((n_draws + 1, len(points)))
-    noise[0] = 0
+    """Return R² of a straight line through the points, then through copies of them `with_noise`; NaN for points of one height."""
     x = points["log_l0"].to_numpy() - points["log_l0"].mean()
-    y = points["fvu"].to_numpy() + noise * points["error"].to_numpy()
+    y = with_noise(points["fvu"].to_numpy(), points["error"].to_numpy(), n_draws)
     y = y - y.mean(axis=1, keepdims=True)
     variation, rounding = (y**2).sum(axis=1), len(points) * (8 * np.finfo(float).eps * points["fvu"].abs().max()) ** 2
     out = np.full(n_draws + 1, np.nan)
@@ -144,10 +139,8 @@ def r_squared(points: pd.DataFrame, n_draws: int = N_DRAWS) -> np.ndarray:
 def log_line(fits: pd.DataFrame) -> Estimate:
     """R² of a line in log L0, with a reservation where the surrogate's points are as straight."""
     real = r_squared(line_points(fits, "real"))
-    low, high = np.quantile(real[1:], [0.025, 0.975])
     reservation, detail = _against_surrogate(fits, real)
-    # Noise can only bend a straight line, so all draws may lie below the estimate.
-    return Estimate(real[0], min(low, real[0]), max(high, real[0]), detail, reservation)
+    return Estimate(*over_draws(real), detail, reservation)
 
 
 def _against_surrogate(fits: pd.DataFrame, real: np.ndarray) -> tuple[str, str]:

@@ -9,7 +9,7 @@ import pandas as pd
 from actspace.claims.entry import SIGN_ALONE, NotTestedError, Tables, claims_of, estimate_of, rows_of
 from actspace.claims.intervals import Above, Estimate, difference, mean
 from actspace.claims.sources import MONITORING
-from actspace.probes.cascades import BOTH, CHANCE, FIRST_ALONE
+from actspace.probes.summary import BOTH, CHANCE, FIRST_ALONE
 from actspace.report.summaries import groups
 
 SECOND = ("probes", "second_probe", "second_hook", "allowed_rate")

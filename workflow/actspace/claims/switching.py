@@ -16,12 +16,6 @@ FREE = ("l1", "batch_topk", "matryoshka", "jumprelu", "given")
 """Families without a fixed number of active latents per vector."""
 
 
-def overlap_after_reencoding(fits: pd.DataFrame) -> Estimate:
-    """Share of active latents that stay when the reconstruction of each SAE is encoded again."""
-    saes = any_of(fits, SAES, "reencoding_jaccard")
-    return everywhere({str(row["fit"]): estimate_of(row, "reencoding_jaccard") for _, row in saes.iterrows()})
-
-
 def of_each(fits: pd.DataFrame, families: tuple[str, ...], metric: str) -> Estimate:
     """Read a metric of every fit of some families."""
     chosen = any_of(fits, families, metric)
@@ -51,7 +45,7 @@ CLAIMS = (
         sentence="Fed back into the encoder, the reconstruction of an SAE does not switch on the latents that it was made of.",
         statistic="mean overlap (Jaccard) of the latents that an activation and its reconstruction switch on, every SAE",
         unit="overlap",
-        compute=partial(at_hook_points, statistic=overlap_after_reencoding),
+        compute=partial(at_hook_points, statistic=partial(of_each, families=SAES, metric="reencoding_jaccard")),
         criterion=Within(0.0, 0.5),
         tolerance="The limit of one half is ours: the author mentions it without a number.",
         figure="unexplained_variance",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from actspace.claims.entry import SIGN_ALONE, Tables, claims_of, estimate_of, rows_of
 from actspace.claims.intervals import Above, Estimate, difference
 from actspace.claims.sources import GEOMETRY_OF_TRUTH, LESSON
@@ -20,11 +22,6 @@ def tilt_of_logistic_regression(tables: Tables) -> Estimate:
     tilted = toy_score(tables, "logistic_regression", "cosine_to_sigma_inv_theta")
     plain = toy_score(tables, "logistic_regression", "cosine_to_theta")
     return difference(tilted, plain, f"{tilted.value:.3f} and {plain.value:.3f}")
-
-
-def mass_mean_cosine(tables: Tables) -> Estimate:
-    """Cosine of the mass-mean direction with theta."""
-    return toy_score(tables, "mass_mean", "cosine_to_theta")
 
 
 def shuffled_cosine(tables: Tables) -> Estimate:
@@ -65,7 +62,7 @@ CLAIMS = (
         sentence="The difference between the class means points along the truth direction itself.",
         statistic="cosine of the mass-mean direction with theta",
         unit="cosine",
-        compute=mass_mean_cosine,
+        compute=partial(toy_score, probe="mass_mean", metric="cosine_to_theta"),
         criterion=Above(0.99),
         tolerance=PURE,
         note=TOY,

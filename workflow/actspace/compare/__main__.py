@@ -1,4 +1,4 @@
-"""Compare finished studies: `python -m actspace.compare results/a results/b --output comparison`."""
+"""Compare finished studies: `PYTHONPATH=workflow python -m actspace.compare results/a results/b --output comparison`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from actspace import fingerprint, provenance, tables
+from actspace import commands, fingerprint, provenance, tables
 from actspace.compare import differences, figure, folders, page
 from actspace.compare.folders import Finished
 from actspace.errors import StudyError
@@ -61,9 +61,7 @@ def _made_by(studies: Sequence[Finished]) -> MadeBy:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Compare the folders that are named on the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m actspace.compare", description="Set finished studies side by side."
-    )
+    parser = argparse.ArgumentParser(prog=commands.line("compare"), description="Set finished studies side by side.")
     parser.add_argument("folders", nargs="+", type=Path, help="results folders, for example results/a results/b")
     parser.add_argument("--output", type=Path, default=Path("comparison"), help="folder to write to (comparison)")
     given = parser.parse_args(arguments)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
 
 import pandas as pd
 import pyarrow as pa
 
-from actspace import tables
+from actspace import manifest, tables
 from actspace.compare.folders import Finished
 from actspace.report.page import flattened
 
@@ -40,12 +38,13 @@ def inputs(studies: Sequence[Finished]) -> pd.DataFrame:
 
 def versions(studies: Sequence[Finished]) -> pd.DataFrame:
     """Compare versions of the software; a study whose files were made with several shows all of them."""
-    return differing({s.name: _gathered(s, _versions) for s in studies}, "software")
+    return differing({s.name: _joined(manifest.versions(s.receipts.values())) for s in studies}, "software")
 
 
 def code(studies: Sequence[Finished]) -> pd.DataFrame:
     """Compare the fingerprints of the code of each rule."""
-    return differing({s.name: _gathered(s, _code) for s in studies}, "rule")
+    found = {s.name: manifest.gathered((r["rule"], r["code"]) for r in s.receipts.values()) for s in studies}
+    return differing({name: _joined(by_rule) for name, by_rule in found.items()}, "rule")
 
 
 def differing(found: Mapping[str, Mapping[str, str]], what: str) -> pd.DataFrame:
@@ -101,13 +100,7 @@ def _agreement(found: set[str]) -> str:
 
 def _inputs(study: Finished) -> Pairs:
     """Yield what a study was made from, with its sha256."""
-    outside = {
-        path: sha256
-        for record in study.receipts.values()
-        for path, sha256 in record["inputs"].items()
-        if not path.startswith(f"results/{record['study']}/")
-    }
-    yield from sorted(outside.items())
+    yield from manifest.read_from_outside(study.receipts.values())
     for path, record in sorted(study.files.items()):
         if record["rule"] in MODELS:
             yield from _weights(study, path)
@@ -135,18 +128,5 @@ def _rows(study: Finished, path: str) -> str:
     return hashlib.sha256(stream.getvalue()).hexdigest()
 
 
-def _gathered(study: Finished, pairs: Callable[[Mapping[str, Any]], Pairs]) -> dict[str, str]:
-    """Gather the values of each name over all receipts of a study, sorted."""
-    found: dict[str, set[str]] = defaultdict(set)
-    for record in study.receipts.values():
-        for name, value in pairs(record):
-            found[name].add(value)
-    return {name: ", ".join(sorted(values)) for name, values in sorted(found.items())}
-
-
-def _versions(record: Mapping[str, Any]) -> Pairs:
-    yield from record["versions"].items()
-
-
-def _code(record: Mapping[str, Any]) -> Pairs:
-    yield str(record["rule"]), str(record["code"])
+def _joined(values: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    return {name: ", ".join(several) for name, several in values.items()}

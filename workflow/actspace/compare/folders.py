@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -32,7 +31,7 @@ class Finished:
 
     name: str
     folder: Path
-    files: Mapping[str, Mapping[str, Any]]
+    files: manifest.Files
     receipts: manifest.Receipts
     claims: pd.DataFrame
     untested: pd.DataFrame
@@ -69,12 +68,8 @@ def names(places: Sequence[Path]) -> list[str]:
 
 def read(folder: Path, name: str) -> Finished:
     """Read the folder of a finished study; its files are taken as they are, and not checked against the manifest."""
-    try:
-        files = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["files"]
-        artifacts = {str(path): dict(record) for path, record in files.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise StudyError(f"{folder}: no readable manifest.json; give the results folder of a finished study") from None
-    there = {path: provenance.receipt_of(folder / path) for path in artifacts}
+    files = manifest.files_of(folder)
+    there = {path: provenance.receipt_of(folder / path) for path in files}
     receipts = {path: provenance.read_receipt(receipt) for path, receipt in there.items() if receipt.is_file()}
     if SETTINGS_OF not in receipts:
         raise StudyError(
@@ -85,7 +80,7 @@ def read(folder: Path, name: str) -> Finished:
         raise StudyError(
             f"{folder}: its table of claims is of an older version; run the study again, which makes it anew"
         )
-    return Finished(name, folder, artifacts, receipts, claims, untested)
+    return Finished(name, folder, files, receipts, claims, untested)
 
 
 def _table(folder: Path, name: str) -> pd.DataFrame:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from actspace import commands
 from actspace.compare.differences import NOT_TESTED
 from actspace.compare.folders import Finished
 from actspace.report import page
@@ -56,15 +56,12 @@ def render(
     -------
     str, one self-contained HTML document; every text is escaped
     """
-    environment = Environment(
-        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters.update(number=page.number, inline=page.inline_svg)
     rows = list(by_claim(verdicts))
-    return environment.get_template("comparison.html.j2").render(
+    return page.template(HERE, "comparison.html.j2").render(
         css=Markup((page.HERE / "page.css").read_text(encoding="utf-8")),
         badges={**page.BADGES, NOT_TESTED: "·"},
         studies=studies,
+        check=commands.line("manifest"),
         tables=[(*TITLES[name], name, list(table.columns), list(_shown(table))) for name, table in differences.items()],
         rows=rows,
         differ=[row for row in rows if row.agreement != "same"],

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from actspace.errors import StudyError
@@ -90,11 +90,7 @@ def render(
     ids = [figure.id for figure in figures]
     if len(ids) != len(set(ids)):
         raise StudyError(f"report: two figures share an id ({', '.join(sorted(ids))}); give each its own")
-    templates = Environment(
-        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    templates.filters.update(number=number, inline=inline_svg, link=relative_link, slug=slug, packed=packed)
-    return templates.get_template("page.html.j2").render(
+    return template(HERE, "page.html.j2").render(
         title=title,
         model=model,
         corpus=corpus,
@@ -114,6 +110,19 @@ def render(
         provenance=list(flattened(provenance)),
         timings=() if timings is None else timings,
     )
+
+
+def template(folder: Path, name: str) -> Template:
+    """Return the template of a page: what is put into it is escaped, and has to be there."""
+    templates = Environment(
+        loader=FileSystemLoader(folder),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    templates.filters.update(number=number, inline=inline_svg, link=relative_link, slug=slug, packed=packed)
+    return templates.get_template(name)
 
 
 def number(value: object, digits: int = 4) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from actspace.manifest import Receipts, token_passes
+from actspace.manifest import Receipts, token_passes, versions
 from actspace.report import explore, page
 from actspace.report.figures import available_figures
 
@@ -120,12 +120,8 @@ def _corpus(study: Mapping[str, Any], receipts: Receipts) -> str:
 
 def _environment(receipts: Receipts) -> dict[str, Any]:
     """Collect where jobs ran: the versions of the software, all of them where jobs differ, and the devices."""
-    software: dict[str, set[str]] = {}
-    for record in receipts.values():
-        for name, version in record["versions"].items():
-            software.setdefault(name, set()).add(version)
     devices = sorted({record["extra"]["device"] for record in receipts.values() if "device" in record["extra"]})
-    return {**{name: sorted(software[name]) for name in sorted(software)}, "devices": devices}
+    return {**versions(receipts.values()), "devices": devices}
 
 
 def _provenance(tables: Mapping[str, pd.DataFrame], receipts: Receipts) -> dict[str, Any]:
