@@ -46,7 +46,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 def small_study(folder: Path) -> TinyStudy:
-    """Make the smaller tiny study with one member of each kind, since starting is what a short job takes, and with shards to be captured in parallel."""
+    """Make the smaller tiny study, one member of each kind: starting is what short jobs take. Its shards can be captured in parallel."""
     study = TinyStudy(folder, "gpt2", small=True)
     settings = smaller(config("gpt2"))
     settings["tokens"]["contexts"]["shards"] = 2

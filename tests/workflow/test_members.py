@@ -81,7 +81,9 @@ def test_added_members_are_computed_alone_and_removed_ones_are_left_out_of_every
     assert f"{sum(not name.endswith('.json') for name in gone)} files of members that were removed" in text
     assert tables(study) == tables_before
     listed = verify.check(study.results)
-    assert not {f"results/tiny/{name}" for name in gone} & set(zipfile.ZipFile(study.folder / "results" / "tiny.zip").namelist())
+    assert not {f"results/tiny/{name}" for name in gone} & set(
+        zipfile.ZipFile(study.folder / "results" / "tiny.zip").namelist()
+    )
     report = (study.results / "report.html").read_text()
     assert "topk-n64" not in report
     assert listed.problems == []
