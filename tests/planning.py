@@ -8,7 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from actspace import disk, stages
+from actspace import disk, shards, stages
 from actspace.config import raw
 from actspace.config.study import Study
 from actspace.errors import StudyError
@@ -47,7 +47,13 @@ class Plan:
     def __init__(self, config: Any) -> None:
         raw.check(config, "config")
         self.study: Study = read_study(config, "config")
-        names: dict[str, Any] = {"STUDY": self.study, "R": "results/{study}", "stages": stages, "Path": Path}
+        names: dict[str, Any] = {
+            "STUDY": self.study,
+            "R": f"results/{self.study.study}",
+            "shards": shards,
+            "stages": stages,
+            "Path": Path,
+        }
         exec(CODE, names)
         self.paths = SimpleNamespace(**names)
         self.cfg = {stage: [self._cfg(stage, members) for members in self._members(stage)] for stage in STAGES}

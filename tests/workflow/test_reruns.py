@@ -23,6 +23,7 @@ FIGURES_OF = {
 }
 """The figures that are drawn from what a rule makes, by part of the study."""
 AFTER_MOMENTS = {"moments", "activation_table"}
+CONTEXTS = {"activations_contexts", "shards_contexts"}
 DICTIONARY_END = END | {"dictionary_metrics", "dictionary_tables", "splice"}
 DICTIONARY_END |= {"structure", "matches", "match_table", "top_contexts", "context_table"}
 PERTURBATION_END = END | {"perturbation", "perturbation_tables"}
@@ -66,7 +67,7 @@ EDITS: dict[str, tuple[Edit, set[str]]] = {
     ),
     "tokens.contexts.train": (
         lambda c: c["tokens"]["contexts"].update(train=90),
-        {"tokens_contexts", "activations_contexts"} | AFTER_CONTEXTS,
+        {"tokens_contexts"} | CONTEXTS | AFTER_CONTEXTS,
     ),
     "statements.per_set": (
         lambda c: c["statements"]["truth"].update(per_set=36),
@@ -74,7 +75,7 @@ EDITS: dict[str, tuple[Edit, set[str]]] = {
     ),
     "captures.contexts.storage": (
         lambda c: c["captures"]["contexts"].update(storage="float32"),
-        {"activations_contexts"} | AFTER_CONTEXTS,
+        CONTEXTS | AFTER_CONTEXTS,
     ),
     "captures.contexts.select": (
         lambda c: c["captures"]["contexts"]["select"].update(first_position=2),
@@ -122,7 +123,7 @@ EDITS: dict[str, tuple[Edit, set[str]]] = {
     ),
     "a new capture": (
         lambda c: c["captures"].update(more={"tokens": "contexts", "hooks": ["blocks.1.hook_resid_post"]}),
-        {"activations_more"} | LAST,
+        {"activations_more", "shards_more"} | LAST,
     ),
     "numbers written otherwise": (lambda c: residual(c)["topk"].update(vectors="2e3", batch_size=64.0), set()),
 }
@@ -248,7 +249,15 @@ def test_a_fresh_folder_plans_every_stage(finished: TinyStudy, tmp_path):
         (tmp_path / name).symlink_to(finished.folder / name)
     fresh = object.__new__(TinyStudy)
     fresh.folder = tmp_path
-    expected = ALL_CAPTURES | AFTER_CONTEXTS | AFTER_PROMPTS | PROBE_END | CONCEPTS_END
+    expected = (
+        ALL_CAPTURES
+        | CONTEXTS
+        | {"shards_prompts", "shards_untrained"}
+        | AFTER_CONTEXTS
+        | AFTER_PROMPTS
+        | PROBE_END
+        | CONCEPTS_END
+    )
     assert set(fresh.plan()) == with_figures(
         expected
         | {

@@ -1,9 +1,9 @@
 """Fingerprints of code: what a script and every module of the package that it imports, directly or not, would do.
 
 Taken from the syntax tree, so comments, docstrings and formatting change nothing, and serialised here rather than by `ast.dump`, whose text
-differs between versions of Python. The folders `config` and `stages` are left out: what a stage uses of the config is in its `cfg`; so is the package's own
-`__init__.py`, which holds its version. Templates that a module reads are part of it: a string that names a file beside the module. Uses the
-standard library alone, because every remote job parses the Snakefile again."""
+differs between versions of Python. The folders `config` and `stages` are left out: what a stage uses of the config is in its `cfg`; so is the
+package's own `__init__.py`, which holds its version. Templates that a module reads are part of it: a string that names a file beside the
+module. Uses the standard library alone, because every remote job parses the Snakefile again."""
 
 import ast
 import hashlib

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from actspace import commands, provenance, verify
+from actspace import commands, provenance, shards, verify
 from actspace.errors import StudyError
 
 Receipts = dict[str, dict[str, Any]]
@@ -20,8 +20,11 @@ Files = dict[str, dict[str, Any]]
 
 
 def read_receipts(paths: Iterable[str]) -> Receipts:
-    """Read receipts, by the path of what they belong to."""
-    return {str(path).removesuffix(".json"): provenance.read_receipt(path) for path in sorted(map(str, paths))}
+    """Read receipts, and those of the files that lists among them name, by the path of what they belong to."""
+    found = {str(path).removesuffix(".json"): provenance.read_receipt(path) for path in paths}
+    listed = {file for path, record in found.items() if shards.is_list(path) for file in record["inputs"]}
+    found |= {file: provenance.read_receipt(provenance.receipt_of(file)) for file in listed}
+    return dict(sorted(found.items()))
 
 
 def write(path: Path, receipts: Iterable[str]) -> None:

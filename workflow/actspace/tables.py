@@ -103,6 +103,8 @@ def _damage(path: str | Path) -> Iterator[None]:
     """Say in one line which file cannot be read, and the remedy."""
     try:
         yield
+    except FileNotFoundError:
+        raise StudyError(f"{path}: missing; `snakemake --cores all {path}` makes it again") from None
     except (pa.ArrowException, OSError, ValueError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise StudyError(f"{path}: not a readable Parquet file ({reason}); delete it and run again") from None

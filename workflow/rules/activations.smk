@@ -10,11 +10,12 @@ for name, settings in STUDY.captures.items():
             **model_inputs(description_of(name)),
             **needs(
                 selfcheck=f"{R}/selfcheck.parquet",
-                tokens=f"{R}/tokens/{settings.tokens}/{{split}}-{{shard}}.parquet",
+                tokens=f"{R}/tokens/{settings.tokens}/{{split}}{shards.SUFFIX}",
             ),
         output:
             **made(
-                activations=[f"{R}/activations/{name}/{hook}/{{split}}-{{shard}}.parquet" for hook in settings.hooks]
+                activations=[f"{R}/activations/{name}/{hook}/{{split}}-{{shard}}.parquet" for hook in settings.hooks],
+                files=f"{R}/activations/{name}/{{split}}-{{shard}}{shards.SUFFIX}",
             ),
         log:
             f"{R}/logs/activations/{name}/{{split}}-{{shard}}.log",
@@ -32,6 +33,26 @@ for name, settings in STUDY.captures.items():
             code=code("activations"),
         script:
             "../scripts/activations.py"
+
+    rule:
+        name:
+            f"shards_{name}"
+        input:
+            **needs(parts=shard_lists(name)),
+        output:
+            **made(lists=[f"{R}/activations/{name}/{hook}/{{split}}{shards.SUFFIX}" for hook in settings.hooks]),
+        log:
+            f"{R}/logs/shards/{name}/{{split}}.log",
+        benchmark:
+            f"{R}/benchmarks/shards_{name}/{{split}}.tsv"
+        localrule: True
+        conda:
+            "../../envs/actspace.yaml"
+        params:
+            cfg=member_cfg("no_settings"),
+            code=code("shards"),
+        script:
+            "../scripts/shards.py"
 
 
 rule moments:

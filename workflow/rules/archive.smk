@@ -4,17 +4,17 @@
 rule archive:
     input:
         **needs(artifacts=archived_artifacts()),
-        receipts=receipts([*study_artifacts(), f"results/{STUDY.study}/report.html"]),
-        model=f"results/{STUDY.study}/model.json",
-        report=ancient(f"results/{STUDY.study}/report.html"),
-        manifest=f"results/{STUDY.study}/manifest.json",
+        receipts=[*study_receipts(), f"{R}/report.html.json"],
+        model=f"{R}/model.json",
+        report=ancient(f"{R}/report.html"),
+        manifest=f"{R}/manifest.json",
         given=given_configs(),
     output:
-        **made(archive=f"results/{STUDY.study}.zip"),
+        **made(archive=f"{R}.zip"),
     log:
-        f"results/{STUDY.study}/logs/archive.log",
+        f"{R}/logs/archive.log",
     benchmark:
-        f"results/{STUDY.study}/benchmarks/archive.tsv"
+        f"{R}/benchmarks/archive.tsv"
     localrule: True
     conda:
         "../../envs/actspace.yaml"

@@ -10,7 +10,7 @@ sys.path.insert(0, str(WORKFLOW))
 SEARCH_PATH = os.pathsep.join([str(WORKFLOW), *filter(None, [os.getenv("PYTHONPATH")])])
 os.environ |= {"PYTHONPATH": SEARCH_PATH, "TQDM_DISABLE": "1", "TOKENIZERS_PARALLELISM": "true"}
 
-from actspace import archive, checkout, disk, fingerprint, hooks, leftovers, manifest, stages, upgrades
+from actspace import archive, checkout, disk, fingerprint, hooks, leftovers, manifest, shards, stages, upgrades
 from actspace.config import raw
 from actspace.dictionaries import layout
 from actspace.errors import StudyError
@@ -44,7 +44,7 @@ try:
 except StudyError as error:
     sys.exit(str(error))
 
-R = "results/{study}"
+R = f"results/{STUDY.study}"
 
 
 def one_of(names):
@@ -53,7 +53,6 @@ def one_of(names):
 
 
 wildcard_constraints:
-    study=STUDY.study,
     split="train|test|all",
     shard=r"\d{3,5}",
     data="real|untrained|gaussian|shuffled",
@@ -92,8 +91,11 @@ def code(script):
 
 
 def made(**artifacts):
-    """Outputs of a rule: every artifact, and its receipt beside it."""
-    return artifacts | {f"{name}_receipt": receipts(paths) for name, paths in artifacts.items()}
+    """Outputs of a rule: every artifact, and its receipt beside it; Snakemake searches them in this order, so those that most jobs read stand first."""
+    outputs = {}
+    for name, paths in artifacts.items():
+        outputs |= {name: paths, f"{name}_receipt": receipts(paths)}
+    return outputs
 
 
 def receipts(paths):
@@ -138,21 +140,22 @@ def growing(amount):
 
 
 def shards_of(capture, hook, split):
-    """Activations of one hook and split of a capture."""
-    parts = [f"{split}-{shard}" for shard in stages.shards(STUDY, STUDY.captures[capture].tokens, split)]
-    return [f"results/{STUDY.study}/activations/{capture}/{hook}/{part}.parquet" for part in parts]
+    """Activations of one hook and split of a capture: the list of the shards stands for them."""
+    return [f"{R}/activations/{capture}/{hook}/{split}{shards.SUFFIX}"]
 
 
 def token_parts(tokens, split):
-    """Token sequences of one split of a token set."""
-    return [
-        f"results/{STUDY.study}/tokens/{tokens}/{split}-{shard}.parquet"
-        for shard in stages.shards(STUDY, tokens, split)
-    ]
+    """Token sequences of one split of a token set, by their list."""
+    return [f"{R}/tokens/{tokens}/{split}{shards.SUFFIX}"]
+
+
+def statement_rows(capture, hook):
+    """Activations of statements, or phrases, at one hook: they are in one file."""
+    return f"{R}/activations/{capture}/{hook}/all-000.parquet"
 
 
 def moments_of(capture, hook):
-    return f"results/{STUDY.study}/moments/{capture}/{hook}.safetensors"
+    return f"{R}/moments/{capture}/{hook}.safetensors"
 
 
 def model_inputs(description=f"{R}/model.json"):
@@ -163,7 +166,7 @@ def model_inputs(description=f"{R}/model.json"):
 def description_of(capture):
     """The description of the model that a capture reads: the study's, or another revision of it."""
     revision = STUDY.captures[capture].revision
-    return f"results/{STUDY.study}/checkpoints/{revision}.json" if revision else f"results/{STUDY.study}/model.json"
+    return f"{R}/checkpoints/{revision}.json" if revision else f"{R}/model.json"
 
 
 def converted_weights():

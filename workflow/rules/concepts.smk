@@ -8,6 +8,7 @@ rule phrases:
         **made(
             phrases=f"{R}/phrases/{{concept}}.parquet",
             tokens=f"{R}/tokens/{{concept}}/all-000.parquet",
+            files=f"{R}/tokens/{{concept}}/all{shards.SUFFIX}",
         ),
     log:
         f"{R}/logs/phrases/{{concept}}.log",

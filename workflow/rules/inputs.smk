@@ -40,6 +40,16 @@ def wheel_of(source):
 # activations
 
 
+def shard_lists(capture):
+    """The lists that the jobs of a capture's shards wrote, of one split."""
+
+    def paths(wildcards):
+        numbers = stages.shards(STUDY, STUDY.captures[capture].tokens, wildcards.split)
+        return [f"{R}/activations/{capture}/{wildcards.split}-{number}{shards.SUFFIX}" for number in numbers]
+
+    return paths
+
+
 def training_shards(wildcards):
     return shards_of(wildcards.capture, wildcards.hook, "train")
 
@@ -62,7 +72,7 @@ def fit_data(split):
         capture = stages.capture_of(STUDY.dictionaries[wildcards.dictionaries], wildcards.data)
         if wildcards.data in ("real", "untrained"):
             return shards_of(capture, wildcards.hook, split)
-        return [f"{R}/surrogates/{wildcards.data}/{capture}/{wildcards.hook}/{split}.parquet".format(study=STUDY.study)]
+        return [f"{R}/surrogates/{wildcards.data}/{capture}/{wildcards.hook}/{split}.parquet"]
 
     return paths
 
@@ -110,7 +120,7 @@ def fits_to_match(wildcards):
 def all_matches():
     """Tables of matches at every place where there are fits to match."""
     return [
-        f"results/{STUDY.study}/dictionaries/{name}/{hook}/{data}/matches.parquet"
+        f"{R}/dictionaries/{name}/{hook}/{data}/matches.parquet"
         for name, member in STUDY.dictionaries.items()
         for hook in member.hooks
         for data in stages.kinds_of_data(member)
@@ -125,7 +135,7 @@ def real_test_rows(wildcards):
 def all_contexts():
     """Tables of top activating contexts at every place where there are latents that can be silent."""
     return [
-        f"results/{STUDY.study}/dictionaries/{name}/{hook}/contexts.parquet"
+        f"{R}/dictionaries/{name}/{hook}/contexts.parquet"
         for name, member in STUDY.dictionaries.items()
         if stages.selective(member)
         for hook in member.hooks
@@ -153,9 +163,7 @@ def all_metrics():
     spliced = [
         (name, hook) for name, member in STUDY.dictionaries.items() if member.splice_sequences for hook in member.hooks
     ]
-    return of_fits("metrics") + [
-        f"results/{STUDY.study}/dictionaries/{name}/{hook}/splice.parquet" for name, hook in spliced
-    ]
+    return of_fits("metrics") + [f"{R}/dictionaries/{name}/{hook}/splice.parquet" for name, hook in spliced]
 
 
 def preactivations_of_saes():
@@ -197,15 +205,15 @@ PROBE_TABLES = ("scores", "angles", "facts", "points", "arrows")
 def probe_activations(wildcards):
     """The last token of every statement, at every hook of the capture, in the order of the config."""
     capture = STUDY.probes[wildcards.probes].capture
-    return [path for hook in STUDY.captures[capture].hooks for path in shards_of(capture, hook, "all")]
+    return [statement_rows(capture, hook) for hook in STUDY.captures[capture].hooks]
 
 
 def probe_statements(wildcards):
-    return f"results/{STUDY.study}/statements/{STUDY.captures[STUDY.probes[wildcards.probes].capture].tokens}.parquet"
+    return f"{R}/statements/{STUDY.captures[STUDY.probes[wildcards.probes].capture].tokens}.parquet"
 
 
 def probe_results(table):
-    return [f"results/{STUDY.study}/probes/{name}/{table}.parquet" for name in STUDY.probes]
+    return [f"{R}/probes/{name}/{table}.parquet" for name in STUDY.probes]
 
 
 def causal_capture(wildcards):
@@ -213,18 +221,18 @@ def causal_capture(wildcards):
 
 
 def causal_statements(wildcards):
-    return f"results/{STUDY.study}/statements/{causal_capture(wildcards).tokens}.parquet"
+    return f"{R}/statements/{causal_capture(wildcards).tokens}.parquet"
 
 
 def causal_directions(wildcards):
-    return f"results/{STUDY.study}/probes/{STUDY.causal[wildcards.causal].probes}/directions.safetensors"
+    return f"{R}/probes/{STUDY.causal[wildcards.causal].probes}/directions.safetensors"
 
 
 def causal_activations(wildcards):
     """The last token of every statement, at the hook points of an experiment, in the order of the config."""
     member = STUDY.causal[wildcards.causal]
     capture = STUDY.probes[member.probes].capture
-    return [path for hook in member.hooks for path in shards_of(capture, hook, "all")]
+    return [statement_rows(capture, hook) for hook in member.hooks]
 
 
 def causal_model(wildcards):
@@ -232,18 +240,18 @@ def causal_model(wildcards):
 
 
 def all_causal():
-    return [f"results/{STUDY.study}/causal/{name}/runs.parquet" for name in STUDY.causal]
+    return [f"{R}/causal/{name}/runs.parquet" for name in STUDY.causal]
 
 
 def cascade_activations(wildcards):
     """Activations at the hooks that the stages of cascades read, in the order of `stages.monitored_hooks`."""
     capture = STUDY.probes[wildcards.probes].capture
     named = stages.monitored_hooks(STUDY, wildcards.probes)
-    return [path for hook in named for path in shards_of(capture, hook, "all")]
+    return [statement_rows(capture, hook) for hook in named]
 
 
 def all_cascades():
-    return [f"results/{STUDY.study}/probes/{name}/cascades.parquet" for name in stages.monitored(STUDY)]
+    return [f"{R}/probes/{name}/cascades.parquet" for name in stages.monitored(STUDY)]
 
 
 # concepts
@@ -251,17 +259,15 @@ def all_cascades():
 
 def concept_activations(wildcards):
     """The last token of every phrase, at every hook of the capture, in the order of the config."""
-    return [
-        path for hook in STUDY.captures[wildcards.capture].hooks for path in shards_of(wildcards.capture, hook, "all")
-    ]
+    return [statement_rows(wildcards.capture, hook) for hook in STUDY.captures[wildcards.capture].hooks]
 
 
 def concept_phrases(wildcards):
-    return f"results/{STUDY.study}/phrases/{STUDY.captures[wildcards.capture].tokens}.parquet"
+    return f"{R}/phrases/{STUDY.captures[wildcards.capture].tokens}.parquet"
 
 
 def concept_results(kind):
-    return [f"results/{STUDY.study}/concepts/{capture}.parquet" for capture in stages.concept_captures(STUDY, kind)]
+    return [f"{R}/concepts/{capture}.parquet" for capture in stages.concept_captures(STUDY, kind)]
 
 
 def concepts_of_kind(wildcards):
@@ -297,14 +303,14 @@ def experiment_fit(source):
 
     def paths(wildcards):
         used = stages.fits_used(STUDY, wildcards.experiment, wildcards.hook)
-        return [f"results/{STUDY.study}/{file}" for file in used.get(source, [])]
+        return [f"{R}/{file}" for file in used.get(source, [])]
 
     return paths
 
 
 def all_experiments(table, section="perturbations"):
     return [
-        f"results/{STUDY.study}/{section}/{name}/{site}/{table}.parquet"
+        f"{R}/{section}/{name}/{site}/{table}.parquet"
         for name, member in getattr(STUDY, section).items()
         for site in member.sites
     ]
@@ -315,7 +321,7 @@ def all_experiments(table, section="perturbations"):
 
 def region_cells(wildcards):
     """The dictionary whose cells are looked up at the site, if there is one."""
-    return [f"results/{STUDY.study}/{file}" for file in stages.cells(STUDY, wildcards.regions, wildcards.hook)]
+    return [f"{R}/{file}" for file in stages.cells(STUDY, wildcards.regions, wildcards.hook)]
 
 
 def spike_fits(wildcards):
@@ -335,13 +341,13 @@ def spike_moments(wildcards):
 
 
 def all_spikes():
-    toy = [f"results/{STUDY.study}/toy_superposition.parquet"] if STUDY.toy_superposition else []
-    return [f"results/{STUDY.study}/spikes/{name}.parquet" for name in STUDY.spikes] + toy
+    toy = [f"{R}/toy_superposition.parquet"] if STUDY.toy_superposition else []
+    return [f"{R}/spikes/{name}.parquet" for name in STUDY.spikes] + toy
 
 
 # report
 
-TABLES = f"results/{STUDY.study}/tables"
+TABLES = f"{R}/tables"
 FIGURES = stages.figures(STUDY)
 
 
@@ -360,8 +366,8 @@ def figures_of(part):
     return [figure for figure, of in FIGURES.items() if of == part]
 
 
-def figure_files(figures, kinds=stages.FIGURE_FILES, root=f"results/{STUDY.study}"):
-    return [f"{root}/figures/{figure}.{kind}" for figure in figures for kind in kinds]
+def figure_files(figures, kinds=stages.FIGURE_FILES):
+    return [f"{R}/figures/{figure}.{kind}" for figure in figures for kind in kinds]
 
 
 def in_report(figure):
@@ -383,18 +389,57 @@ def visible_results():
         for name in [*stages.tables(STUDY), "claims", "untested_claims"]
         if name not in stages.ONLY_DRAWN
     ]
-    return [f"results/{STUDY.study}/report.html", f"results/{STUDY.study}/manifest.json", *csv, *figure_files(FIGURES)]
+    return [f"{R}/report.html", f"{R}/manifest.json", *csv, *figure_files(FIGURES)]
+
+
+def shard_files():
+    """Token sequences and activations: as many files as there are shards and hooks, which `list_files` names."""
+    tokens = [
+        f"{R}/tokens/{name}/{part}.parquet"
+        for name in [*STUDY.tokens, *STUDY.statements, *STUDY.concepts]
+        for part in stages.parts(STUDY, name)
+    ]
+    return tokens + [
+        f"{R}/activations/{name}/{hook}/{part}.parquet"
+        for name, capture in STUDY.captures.items()
+        for hook in capture.hooks
+        for part in stages.parts(STUDY, capture.tokens)
+    ]
+
+
+def list_files():
+    """The lists of shards: of every token set and split, of every shard of a capture, and of every split at the hooks that are read by it."""
+    tokens = [(name, stages.SPLITS) for name in STUDY.tokens]
+    tokens += [(name, ["all"]) for name in [*STUDY.statements, *STUDY.concepts]]
+    return [
+        *(token_parts(name, split)[0] for name, splits in tokens for split in splits),
+        *(
+            f"{R}/activations/{name}/{part}{shards.SUFFIX}"
+            for name, capture in STUDY.captures.items()
+            for part in stages.parts(STUDY, capture.tokens)
+        ),
+        *(
+            shards_of(name, hook, split)[0]
+            for name, capture in STUDY.captures.items()
+            if capture.tokens in STUDY.tokens
+            for hook in capture.hooks
+            for split in stages.SPLITS
+        ),
+    ]
 
 
 def study_artifacts():
     """Every artifact of the study but the page and the manifest."""
-    root = f"results/{STUDY.study}"
-    captured = [
-        (name, hook, part)
-        for name, c in STUDY.captures.items()
-        for hook in c.hooks
-        for part in stages.parts(STUDY, c.tokens)
-    ]
+    return [*derived_artifacts(), *list_files(), *shard_files()]
+
+
+def study_receipts():
+    """Receipts that tell of every artifact of the study but the page: those of shards are found by their lists."""
+    return receipts([*derived_artifacts(), *list_files()])
+
+
+def derived_artifacts():
+    """Every artifact but shards and their lists, the page and the manifest."""
     fits = [(data, path) for name in STUDY.dictionaries for data, _, path in fit_members(name)]
     nulls = {
         (null, d.capture, hook)
@@ -404,21 +449,15 @@ def study_artifacts():
         for hook in d.hooks
     }
     return [
-        f"{root}/model.json",
-        *(f"{root}/checkpoints/{revision}.json" for revision in stages.revisions(STUDY)),
-        f"{root}/selfcheck.parquet",
-        *(
-            f"{root}/tokens/{name}/{part}.parquet"
-            for name in [*STUDY.tokens, *STUDY.statements, *STUDY.concepts]
-            for part in stages.parts(STUDY, name)
-        ),
-        *(f"{root}/statements/{name}.parquet" for name in STUDY.statements),
-        *(f"{root}/phrases/{name}.parquet" for name in STUDY.concepts),
+        f"{R}/model.json",
+        *(f"{R}/checkpoints/{revision}.json" for revision in stages.revisions(STUDY)),
+        f"{R}/selfcheck.parquet",
+        *(f"{R}/statements/{name}.parquet" for name in STUDY.statements),
+        *(f"{R}/phrases/{name}.parquet" for name in STUDY.concepts),
         *(path for kind in stages.KINDS_OF_CONCEPTS for path in concept_results(kind)),
-        *(f"{root}/activations/{name}/{hook}/{part}.parquet" for name, hook, part in captured),
         *(moments_of(*place) for place in stages.hooks_with_moments(STUDY)),
         *(
-            f"{root}/surrogates/{null}/{capture}/{hook}/{split}.parquet"
+            f"{R}/surrogates/{null}/{capture}/{hook}/{split}.parquet"
             for null, capture, hook in sorted(nulls)
             for split in stages.SPLITS
         ),
@@ -431,11 +470,11 @@ def study_artifacts():
         *all_contexts(),
         *all_curves(),
         *(
-            f"{root}/probes/{name}/{file}"
+            f"{R}/probes/{name}/{file}"
             for name in STUDY.probes
             for file in (*(f"{table}.parquet" for table in PROBE_TABLES), "directions.safetensors")
         ),
-        *(f"{root}/causal/{name}/prompts.parquet" for name in STUDY.causal),
+        *(f"{R}/causal/{name}/prompts.parquet" for name in STUDY.causal),
         *all_causal(),
         *all_cascades(),
         *all_experiments("curves"),
@@ -457,10 +496,9 @@ def study_artifacts():
 
 
 def archived_artifacts():
-    """The artifacts that an archive holds, and the page; the others are there as receipts alone."""
-    root = f"results/{STUDY.study}/"
-    kept = [path for path in study_artifacts() if archive.is_kept(STUDY, path.removeprefix(root))]
-    return [*kept, f"{root}report.html"]
+    """The artifacts that an archive holds, and the page, but shards, which lists stand for; the others are there as receipts alone."""
+    named = [*derived_artifacts(), *list_files(), f"{R}/report.html"]
+    return [path for path in named if archive.is_kept(STUDY, path.removeprefix(f"{R}/"))]
 
 
 def archive_cfg(wildcards):

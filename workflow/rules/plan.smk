@@ -5,7 +5,7 @@ rule plan:
     input:
         **converted_weights(),
     log:
-        f"results/{STUDY.study}/logs/plan.log",
+        f"{R}/logs/plan.log",
     localrule: True
     conda:
         "../../envs/actspace.yaml"

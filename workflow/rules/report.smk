@@ -35,7 +35,7 @@ for part in dict.fromkeys(FIGURES.values()):
         output:
             **made(
                 svg=[in_report(figure) for figure in figures_of(part)],
-                others=figure_files(figures_of(part), stages.FIGURE_FILES[1:], root=R),
+                others=figure_files(figures_of(part), stages.FIGURE_FILES[1:]),
             ),
         log:
             f"{R}/logs/figures/{part}.log",
@@ -59,11 +59,11 @@ rule report:
                 *study_tables(),
                 f"{TABLES}/claims.parquet",
                 f"{TABLES}/untested_claims.parquet",
-                f"results/{STUDY.study}/selfcheck.parquet",
+                f"{R}/selfcheck.parquet",
             ],
             figures=figure_files(FIGURES, stages.FIGURE_FILES[:1]),
         ),
-        receipts=receipts(study_artifacts()),
+        receipts=study_receipts(),
     output:
         **made(page=f"{R}/report.html"),
     log:
@@ -82,7 +82,7 @@ rule report:
 
 rule manifest:
     input:
-        receipts([*study_artifacts(), f"results/{STUDY.study}/report.html"]),
+        [*study_receipts(), f"{R}/report.html.json"],
     output:
         manifest=f"{R}/manifest.json",
     log:

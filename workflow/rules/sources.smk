@@ -113,7 +113,10 @@ for name in STUDY.tokens:
             **needs(wheels=corpus_wheels()),
             files=stages.user_files(STUDY)["tokens"],
         output:
-            **made(tokens=[f"{R}/tokens/{name}/{part}.parquet" for part in stages.parts(STUDY, name)]),
+            **made(
+                files=[f"{R}/tokens/{name}/{split}{shards.SUFFIX}" for split in stages.SPLITS],
+                tokens=[f"{R}/tokens/{name}/{part}.parquet" for part in stages.parts(STUDY, name)],
+            ),
         log:
             f"{R}/logs/tokens/{name}.log",
         benchmark:
@@ -155,6 +158,7 @@ rule statements:
         **made(
             statements=f"{R}/statements/{{statements}}.parquet",
             tokens=f"{R}/tokens/{{statements}}/all-000.parquet",
+            files=f"{R}/tokens/{{statements}}/all{shards.SUFFIX}",
         ),
     log:
         f"{R}/logs/statements/{{statements}}.log",

@@ -15,7 +15,7 @@ def main(job):
         place | moments.describe(moments.load(path))
         for place, path in zip(job.params.cfg["places"], job.input.moments, strict=True)
     ]
-    made_by = provenance.of(job.wildcards.study, job.rule, job.params, job.input)
+    made_by = provenance.of(job.config["study"], job.rule, job.params, job.input)
     tables.write_both(job.output.table, pd.DataFrame(rows), made_by)
 
 

@@ -4,7 +4,7 @@ from actspace.jobs import begin
 
 begin(snakemake)
 
-from actspace import models, provenance, tables
+from actspace import models, provenance, shards, tables
 from actspace.activations import capture, store
 from actspace.jobs import Progress, device
 
@@ -14,17 +14,19 @@ def main(job):
     settings, wanted = cfg["model"], cfg["capture"]
     folder = models.locate(settings["source"], job.input.get("weights"), settings["trust_remote_code"])
     model = models.load(folder, settings, device(job.resources.device))
-    made_by = provenance.of(job.wildcards.study, job.rule, job.params, job.input)
+    tokens = shards.named(job.input.tokens, f"{job.wildcards.split}-{job.wildcards.shard}")
+    inputs = [*job.input, tokens, provenance.receipt_of(tokens)]
+    made_by = provenance.of(job.config["study"], job.rule, job.params, inputs)
     read = capture.chunks(
         model,
-        tables.stream(job.input.tokens),
+        tables.stream(tokens),
         wanted["hooks"],
         positions=wanted["positions"],
         storage=wanted["storage"],
         gauge=settings["gauge"],
         batch_tokens=cfg["batch_tokens"],
     )
-    total = sum(len(capture.tokens_of(part)[0]) for part in tables.stream(job.input.tokens))
+    total = sum(len(capture.tokens_of(part)[0]) for part in tables.stream(tokens))
     paths = dict(zip(wanted["hooks"], job.output.activations, strict=True))
     with store.Writer(paths) as writer, Progress(total, "tokens") as progress:
         for chunk in read:
@@ -37,6 +39,7 @@ def main(job):
             position=wanted["positions"],
         )
         writer.finish({hook: made_by.adding(hook=hook) for hook in paths})
+    shards.write(job.output.files, shards.sums(paths.values()), made_by)
 
 
 main(snakemake)

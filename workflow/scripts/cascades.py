@@ -15,7 +15,7 @@ def main(job):
     stored = {hook: store.read([path]) for hook, path in zip(cfg["read"], job.input.activations, strict=True)}
     activations = evaluation.activations_at(stored, statements["tokens"], cfg["position"])
     table = cascades.evaluate(activations, statements, probes, cfg).assign(probes=cfg["label"])
-    tables.write(job.output.table, table, provenance.of(job.wildcards.study, job.rule, job.params, job.input))
+    tables.write(job.output.table, table, provenance.of(job.config["study"], job.rule, job.params, job.input))
 
 
 main(snakemake)

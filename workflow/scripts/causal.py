@@ -28,7 +28,7 @@ def main(job):
             parts.append(part)
             progress.add(1)
     runs = pd.concat(parts, ignore_index=True).assign(experiment=cfg["experiment"])
-    made_by = provenance.of(job.wildcards.study, job.rule, job.params, job.input).adding(**answers.record())
+    made_by = provenance.of(job.config["study"], job.rule, job.params, job.input).adding(**answers.record())
     tables.write(job.output.runs, runs, made_by)
 
 

@@ -17,7 +17,7 @@ def main(job):
     tokenizer = models.load_tokenizer(folder, cfg["trust_remote_code"])
     context_length = json.loads(Path(job.input.model).read_text())["context_length"]
     table = causal_prompts.build(tables.read(job.input.statements), tokenizer, cfg, context_length)
-    tables.write(job.output.prompts, table, provenance.of(job.wildcards.study, job.rule, job.params, job.input))
+    tables.write(job.output.prompts, table, provenance.of(job.config["study"], job.rule, job.params, job.input))
 
 
 main(snakemake)

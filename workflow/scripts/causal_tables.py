@@ -10,7 +10,7 @@ from actspace.probes import causal_statistics
 
 def main(job):
     runs = tables.concat(job.input.runs)
-    made_by = provenance.of(job.wildcards.study, job.rule, job.params, job.input)
+    made_by = provenance.of(job.config["study"], job.rule, job.params, job.input)
     tables.write_both(job.output.effects, causal_statistics.summarise(runs, job.params.cfg["seed"]), made_by)
 
 

@@ -10,7 +10,7 @@ from actspace.claims import entries
 
 def main(job):
     found = tables.by_name(job.input.tables)
-    made_by = provenance.of(job.wildcards.study, job.rule, job.params, job.input)
+    made_by = provenance.of(job.config["study"], job.rule, job.params, job.input)
     tables.write_both(job.output.claims, entries.evaluate(found), made_by)
     tables.write_both(job.output.untested, entries.untested(found), made_by)
 

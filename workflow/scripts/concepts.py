@@ -18,7 +18,7 @@ def main(job):
     }
     words = tables.read(job.input.phrases).drop(columns=phrases.PHRASE)
     table = KINDS[cfg["kind"]](activations, words, cfg["folds"], cfg["seed"]).assign(**cfg["labels"])
-    tables.write(job.output.table, table, provenance.of(job.wildcards.study, job.rule, job.params, job.input))
+    tables.write(job.output.table, table, provenance.of(job.config["study"], job.rule, job.params, job.input))
 
 
 main(snakemake)

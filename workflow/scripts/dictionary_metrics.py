@@ -20,7 +20,7 @@ def main(job):
     rows, training = store.read(job.input.activations, **select), store.Activations(job.input.training, **select)
     seeds = {name: cfg[name] for name in ("seed", "documents_seed")}
     measured = measurements.measure(dictionary, rows, training, spread, cfg["gauge"], **seeds)
-    made_by = provenance.of(job.wildcards.study, job.rule, job.params, job.input)
+    made_by = provenance.of(job.config["study"], job.rule, job.params, job.input)
     labels = {**cfg["labels"], "n_latents": dictionary.n_latents}
     for name, table in measured._asdict().items():
         tables.write(job.output[name], table.assign(**labels), made_by)

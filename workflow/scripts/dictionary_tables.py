@@ -8,7 +8,7 @@ from actspace import provenance, tables
 
 
 def main(job):
-    made_by = provenance.of(job.wildcards.study, job.rule, job.params, job.input)
+    made_by = provenance.of(job.config["study"], job.rule, job.params, job.input)
     tables.write_both(job.output.metrics, tables.concat(job.input.metrics), made_by)
     tables.write(job.output.densities, tables.concat(job.input.densities), made_by)
     tables.write(job.output.preactivations, tables.concat(job.input.preactivations), made_by)

@@ -12,7 +12,7 @@ from actspace.report import figures
 
 def main(job):
     found = tables.by_name(job.input.tables)
-    made_by = provenance.of(job.wildcards.study, job.rule, job.params, job.input)
+    made_by = provenance.of(job.config["study"], job.rule, job.params, job.input)
     specs = figures.available_figures(found)
     for svg in map(Path, job.output.svg):
         for kind, content in specs[svg.stem].files(found).items():

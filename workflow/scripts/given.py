@@ -20,7 +20,7 @@ def main(job):
     folder = given.locate(**source)
     found = given.load(folder, d_model, cfg["hook"])
     theirs = layout.read_config(folder / layout.CONFIG)["metadata"]
-    made_by = provenance.of(job.wildcards.study, job.rule, job.params, job.input)
+    made_by = provenance.of(job.config["study"], job.rule, job.params, job.input)
     made_by = made_by.adding(weights=provenance.sha256_of(folder / layout.WEIGHTS), source=source)
     saelens.write_artifacts(found, job.output.fit, job.output.cfg, {"hook_name": cfg["hook"]} | theirs, made_by)
 

@@ -8,7 +8,7 @@ from actspace import provenance, tables
 
 
 def main(job):
-    made_by = provenance.of(job.wildcards.study, job.rule, job.params, job.input)
+    made_by = provenance.of(job.config["study"], job.rule, job.params, job.input)
     tables.write_both(job.output.table, tables.concat(job.input.parts), made_by)
 
 

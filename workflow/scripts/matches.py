@@ -11,7 +11,7 @@ from actspace.dictionaries import base, matching
 def main(job):
     cfg = job.params.cfg
     fits = base.load_fits(job.input.fits)
-    made_by = provenance.of(job.wildcards.study, job.rule, job.params, job.input)
+    made_by = provenance.of(job.config["study"], job.rule, job.params, job.input)
     tables.write(job.output.table, matching.match_all(fits, cfg["labels"], cfg["seed"]), made_by)
 
 

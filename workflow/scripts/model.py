@@ -20,9 +20,9 @@ def main(job):
     # Read from the config, not from params: a study that asks for one hook more is checked, but makes nothing anew.
     study = read_study(job.config)
     hooks.check_study(description, stages.checks(study))
-    disk.check(study, description["d_model"], Path("results", job.wildcards.study))
+    disk.check(study, description["d_model"], Path("results", job.config["study"]))
     description |= {"source": source, "revision": models.revision_of(source), "weights": models.weight_hashes(folder)}
-    made_by = provenance.of(job.wildcards.study, job.rule, job.params, job.input)
+    made_by = provenance.of(job.config["study"], job.rule, job.params, job.input)
     provenance.write(
         job.output.model,
         lambda path: path.write_text(json.dumps(description, indent=1, sort_keys=True) + "\n"),

@@ -10,7 +10,7 @@ from actspace.activations import moments
 
 def main(job):
     found = moments.of_files(job.input.activations, job.params.cfg["select"], job.params.cfg["seed"])
-    made_by = provenance.of(job.wildcards.study, job.rule, job.params, job.input)
+    made_by = provenance.of(job.config["study"], job.rule, job.params, job.input)
     provenance.write(job.output.moments, lambda path: moments.save(path, found), made_by)
 
 

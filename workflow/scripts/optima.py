@@ -17,7 +17,7 @@ def main(job):
     with Progress(cfg["n_prompts"] + n_prompts(cfg), "prompts") as progress:
         triangles = run_triangles(found, cfg, cfg["seed"], progress.add)
         subspaces = run_subspaces(found, cfg, cfg["seed"], progress.add)
-    made_by = provenance.of(job.wildcards.study, job.rule, job.params, job.input)
+    made_by = provenance.of(job.config["study"], job.rule, job.params, job.input)
     made_by = made_by.adding(**found.engine.record())
     tables.write(job.output.triangles, triangles, made_by)
     tables.write(job.output.subspaces, subspaces, made_by)

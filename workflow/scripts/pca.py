@@ -15,7 +15,7 @@ def main(job):
     rows = store.read(job.input.activations, first_position=cfg["first_position"], max_norm=limit)
     _, mean, covariance = moments.accumulate([rows.x])
     found = pca.fit(mean.numpy(), covariance.numpy(), **cfg["fit"])
-    made_by = provenance.of(job.wildcards.study, job.rule, job.params, job.input)
+    made_by = provenance.of(job.config["study"], job.rule, job.params, job.input)
     provenance.write(job.output.fit, lambda path: base.save(found, path, {"made_by": made_by.as_json()}), made_by)
 
 

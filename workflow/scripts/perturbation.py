@@ -15,7 +15,7 @@ def main(job):
     found = setting.load(job.input, cfg, device(job.resources.device))
     with Progress(n_curves(cfg), "curves") as progress:
         curves, thresholds = run_experiment(found, cfg, cfg["seed"], progress.add)
-    made_by = provenance.of(job.wildcards.study, job.rule, job.params, job.input)
+    made_by = provenance.of(job.config["study"], job.rule, job.params, job.input)
     made_by = made_by.adding(**found.engine.record())
     tables.write(job.output.curves, curves, made_by)
     tables.write(job.output.thresholds, thresholds, made_by)

@@ -13,7 +13,7 @@ def main(job):
     experiments = [
         (tables.read(c), tables.read(t)) for c, t in zip(job.input.curves, job.input.thresholds, strict=True)
     ]
-    made_by = provenance.of(job.wildcards.study, job.rule, job.params, job.input)
+    made_by = provenance.of(job.config["study"], job.rule, job.params, job.input)
     tables.write(job.output.curves, tables.joined([curves for curves, _ in experiments]), made_by)
     tables.write_both(job.output.thresholds, tables.joined([thresholds for _, thresholds in experiments]), made_by)
     tables.write_both(

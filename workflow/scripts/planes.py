@@ -15,7 +15,7 @@ def main(job):
     found = setting.load(job.input, cfg, device(job.resources.device))
     with Progress(cfg["n_prompts"], "planes") as progress:
         points, corners = run_planes(found, cfg, cfg["seed"], progress.add)
-    made_by = provenance.of(job.wildcards.study, job.rule, job.params, job.input)
+    made_by = provenance.of(job.config["study"], job.rule, job.params, job.input)
     made_by = made_by.adding(**found.engine.record())
     tables.write(job.output.points, points, made_by)
     tables.write(job.output.corners, corners, made_by)

@@ -9,7 +9,7 @@ from actspace.probes import summary
 
 
 def main(job):
-    made_by = provenance.of(job.wildcards.study, job.rule, job.params, job.input)
+    made_by = provenance.of(job.config["study"], job.rule, job.params, job.input)
     scores = tables.concat(job.input.scores)
     tables.write_both(job.output.scores, scores, made_by)
     tables.write_both(job.output.summary, summary.summarise(scores), made_by)

@@ -22,7 +22,7 @@ def main(job):
     hook = cfg["pictured"] or best_hook(found.scores)
     layer = found.scores.set_index("hook")["layer"][hook].iloc[0]
     points, arrows = picture.statement_planes(hook, layer, activations[hook], label, sets, found.directions)
-    made_by = provenance.of(job.wildcards.study, job.rule, job.params, job.input).adding(statements=len(statements))
+    made_by = provenance.of(job.config["study"], job.rule, job.params, job.input).adding(statements=len(statements))
     for name in ("scores", "angles", "facts"):
         tables.write(job.output[name], getattr(found, name), made_by)
     tables.write(job.output.points, points, made_by)

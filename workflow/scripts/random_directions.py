@@ -4,7 +4,7 @@ from actspace.jobs import begin
 
 begin(snakemake)
 
-from actspace import provenance
+from actspace import provenance, shards
 from actspace.activations import moments, store
 from actspace.dictionaries import nulls, saelens
 
@@ -14,9 +14,8 @@ def main(job):
     limit = moments.limit_for(job.wildcards.data, job.input.moments)
     rows = store.read(job.input.activations, first_position=cfg["first_position"], max_norm=limit)
     found = nulls.random_directions(rows.x, **cfg["fit"], seed=cfg["seed"])
-    made_on = provenance.read_receipt(job.input.activations_receipt[0])["cfg"]
-    about = {"hook_name": job.wildcards.hook} | saelens.of_model(made_on)
-    made_by = provenance.of(job.wildcards.study, job.rule, job.params, job.input)
+    about = {"hook_name": job.wildcards.hook} | saelens.of_model(shards.settings(job.input.activations))
+    made_by = provenance.of(job.config["study"], job.rule, job.params, job.input)
     saelens.write_artifacts(found, job.output.fit, job.output.cfg, about, made_by)
 
 

@@ -16,7 +16,7 @@ def main(job):
         rate_distortion.table(moments.load(path).covariance.numpy()).assign(**place)
         for place, path in zip(job.params.cfg["places"], job.input.moments, strict=True)
     ]
-    made_by = provenance.of(job.wildcards.study, job.rule, job.params, job.input)
+    made_by = provenance.of(job.config["study"], job.rule, job.params, job.input)
     tables.write_both(job.output.table, pd.concat(parts, ignore_index=True), made_by)
 
 

@@ -10,7 +10,7 @@ from actspace.perturbations import region_statistics
 
 def main(job):
     walks = tables.concat(job.input.regions)
-    made_by = provenance.of(job.wildcards.study, job.rule, job.params, job.input)
+    made_by = provenance.of(job.config["study"], job.rule, job.params, job.input)
     tables.write(job.output.regions, walks, made_by)
     tables.write_both(
         job.output.statistics, region_statistics.region_statistics(walks, job.params.cfg["seed"]), made_by

@@ -16,7 +16,7 @@ def main(job):
     cells = base.load(job.input.cells[0]) if job.input.cells else None
     with Progress(cfg["n_prompts"] * cfg["pairs"], "paths") as progress:
         table = regions.run_regions(found, cfg, cfg["seed"], cells, progress.add)
-    made_by = provenance.of(job.wildcards.study, job.rule, job.params, job.input).adding(**found.engine.record())
+    made_by = provenance.of(job.config["study"], job.rule, job.params, job.input).adding(**found.engine.record())
     tables.write(job.output.table, table, made_by)
 
 

@@ -18,7 +18,7 @@ def main(job):
     # Benchmarks are no input: they differ between equal runs, and one that is missing is no reason to run again.
     spent = timings.summed(Path(job.output.page).parent / "benchmarks")
     html = study.render(job.params.cfg, found, job.input.figures, receipts, spent, today)
-    made_by = provenance.of(job.wildcards.study, job.rule, job.params, job.input).adding(date=today)
+    made_by = provenance.of(job.config["study"], job.rule, job.params, job.input).adding(date=today)
     provenance.write(job.output.page, lambda path: path.write_text(html, encoding="utf-8"), made_by)
 
 

@@ -20,7 +20,7 @@ def main(job):
         model.hf.config.vocab_size, (2, 16), generator=torch.Generator().manual_seed(cfg["seed"])
     ).to(model.device)
     table = selfcheck.check(model, folder, prompts, settings)
-    made_by = provenance.of(job.wildcards.study, job.rule, job.params, job.input).adding(device=str(model.device))
+    made_by = provenance.of(job.config["study"], job.rule, job.params, job.input).adding(device=str(model.device))
     tables.write(job.output.table, table, made_by)
 
 

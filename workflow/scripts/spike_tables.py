@@ -10,7 +10,7 @@ from actspace.perturbations.spike_statistics import spike_statistics
 
 def main(job):
     table = tables.concat(job.input.spikes)
-    made_by = provenance.of(job.wildcards.study, job.rule, job.params, job.input)
+    made_by = provenance.of(job.config["study"], job.rule, job.params, job.input)
     tables.write(job.output.spikes, table, made_by)
     tables.write_both(job.output.statistics, spike_statistics(table, job.params.cfg["seed"]), made_by)
 

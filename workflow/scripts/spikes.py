@@ -21,7 +21,7 @@ def main(job):
     fits = base.load_fits(job.input.fits)
     total_variance = float(known.covariance.trace())
     table = spikes.run(fits, pairs, cfg["steps"], known.mean, total_variance, cfg["labels"])
-    tables.write(job.output.table, table, provenance.of(job.wildcards.study, job.rule, job.params, job.input))
+    tables.write(job.output.table, table, provenance.of(job.config["study"], job.rule, job.params, job.input))
 
 
 main(snakemake)

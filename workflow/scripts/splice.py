@@ -4,7 +4,7 @@ from actspace.jobs import begin
 
 begin(snakemake)
 
-from actspace import models, provenance, tables, tokens
+from actspace import models, provenance, shards, tables, tokens
 from actspace.activations import moments
 from actspace.dictionaries import base, splice
 from actspace.jobs import device
@@ -15,14 +15,14 @@ def main(job):
     settings = cfg["model"]
     folder = models.locate(settings["source"], job.input.get("weights"), settings["trust_remote_code"])
     model = models.load(folder, settings, device(job.resources.device))
-    sequences = tables.concat_arrow(job.input.tokens)
+    sequences = tables.concat_arrow(shards.expand(job.input.tokens))
     sequences = sequences.take(tokens.spread(sequences, cfg["sequences"]))
     fits = base.load_fits(job.input.fits, model.device)
     mean = moments.load(job.input.moments).mean
     table, passes = splice.evaluate(
         model, sequences, fits, mean, cfg["hook"], settings["gauge"], cfg["first_position"], cfg["seed"]
     )
-    made_by = provenance.of(job.wildcards.study, job.rule, job.params, job.input).adding(
+    made_by = provenance.of(job.config["study"], job.rule, job.params, job.input).adding(
         device=str(model.device), token_passes=passes
     )
     tables.write(job.output.table, splice.labelled(table, cfg["labels"]), made_by)

@@ -9,7 +9,7 @@ from actspace.dictionaries import structure
 
 
 def main(job):
-    made_by = provenance.of(job.wildcards.study, job.rule, job.params, job.input)
+    made_by = provenance.of(job.config["study"], job.rule, job.params, job.input)
     found = structure.beyond_nulls(tables.concat(job.input.metrics), tables.concat(job.input.draws))
     tables.write_both(job.output.table, found, made_by)
 

@@ -17,7 +17,7 @@ def main(job):
     rows = store.read(job.input.activations, first_position=cfg["select"]["first_position"], max_norm=real.max_norm)
     drawn = nulls.surrogate(cfg["null"], rows.x.numpy(), real, cfg["seed"])
     keys = {name: rows.keys[name] for name in store.KEYS if name != "norm"}
-    made_by = provenance.of(job.wildcards.study, job.rule, job.params, job.input)
+    made_by = provenance.of(job.config["study"], job.rule, job.params, job.input)
     store.write(job.output.activations, torch.from_numpy(drawn), keys, "float32", made_by)
 
 

@@ -7,7 +7,7 @@ begin(snakemake)
 from contextlib import ExitStack
 from pathlib import Path
 
-from actspace import corpora, models, provenance, tables, tokens
+from actspace import corpora, models, provenance, shards, tables, tokens
 from actspace.jobs import Progress, warn_on_terminal
 
 
@@ -29,10 +29,15 @@ def main(job):
         for split, shard, rows in stream:
             files[f"{split}-{shard:03d}"].add(rows)
             progress.add(rows.num_rows)
-        made_by = provenance.of(job.wildcards.study, job.rule, job.params, job.input)
+        made_by = provenance.of(job.config["study"], job.rule, job.params, job.input)
         made_by = made_by.adding(**stream.counts, sources=sources)
         for file in files.values():
             file.finish(made_by)
+    for path in job.output.files:
+        split = Path(path).name.removesuffix(shards.SUFFIX)
+        shards.write(
+            path, shards.sums(file for file in job.output.tokens if Path(file).stem.startswith(split)), made_by
+        )
 
 
 main(snakemake)

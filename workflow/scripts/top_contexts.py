@@ -6,7 +6,7 @@ begin(snakemake)
 
 from functools import partial
 
-from actspace import models, provenance, tables
+from actspace import models, provenance, shards, tables
 from actspace.activations import moments, store
 from actspace.dictionaries import base, contexts
 
@@ -18,10 +18,10 @@ def main(job):
     decode = partial(tokenizer.decode, clean_up_tokenization_spaces=False)
     limit = moments.limit_for("real", job.input.moments)
     rows = store.read(job.input.activations, first_position=cfg["first_position"], max_norm=limit)
-    sequences = tables.concat_arrow(job.input.tokens)
+    sequences = tables.concat_arrow(shards.expand(job.input.tokens))
     fits = base.load_fits(job.input.fits)
     table = contexts.top_contexts(fits, rows, sequences, decode, cfg["labels"], cfg["seed"])
-    made_by = provenance.of(job.wildcards.study, job.rule, job.params, job.input)
+    made_by = provenance.of(job.config["study"], job.rule, job.params, job.input)
     tables.write(job.output.table, table, made_by)
 
 

@@ -10,7 +10,7 @@ from actspace.probes import toy
 
 def main(job):
     truth, points, directions = toy.run(job.params.cfg["toy"], job.params.cfg["seed"])
-    made_by = provenance.of(job.wildcards.study, job.rule, job.params, job.input)
+    made_by = provenance.of(job.config["study"], job.rule, job.params, job.input)
     tables.write_both(job.output.truth, truth, made_by)
     tables.write(job.output.points, points, made_by)
     tables.write(job.output.directions, directions, made_by)

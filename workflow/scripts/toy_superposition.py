@@ -10,7 +10,7 @@ from actspace.perturbations import superposition
 
 def main(job):
     table = superposition.run(job.params.cfg["toy"], job.params.cfg["seed"])
-    tables.write(job.output.table, table, provenance.of(job.wildcards.study, job.rule, job.params, job.input))
+    tables.write(job.output.table, table, provenance.of(job.config["study"], job.rule, job.params, job.input))
 
 
 main(snakemake)

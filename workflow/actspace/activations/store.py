@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from actspace import tables
+from actspace import shards, tables
 from actspace.errors import StudyError
 from actspace.provenance import MadeBy
 from actspace.threads import ahead
@@ -212,7 +212,7 @@ class Rows:
 class _Group(NamedTuple):
     """A row group: its file, its number there, its number of rows, and how many rows of all files stand before it."""
 
-    path: str | Path
+    path: str
     number: int
     rows: int
     start: int
@@ -224,7 +224,7 @@ class Activations:
 
     Parameters
     ----------
-    paths : the shards
+    paths : the shards, or the list of them
     first_position : leave out earlier positions
     positions : use these positions alone; None for all
     without_tokens : leave out rows of these tokens, special ones for example
@@ -257,9 +257,9 @@ class Activations:
         return replace(self, max_norm=float(np.median(self.norms())) * multiple)
 
     @cached_property
-    def _metadata(self) -> dict[str | Path, pq.FileMetaData]:
+    def _metadata(self) -> dict[str, pq.FileMetaData]:
         found = {}
-        for path in self.paths:
+        for path in shards.expand(self.paths):
             with _damage(path):
                 found[path] = pq.read_metadata(path)
             known = {*found[path].schema.names, *map(bytes.decode, found[path].metadata or {})}
@@ -443,6 +443,8 @@ def _damage(path: str | Path) -> Iterator[None]:
     """Say in one line which file cannot be read, and the remedy."""
     try:
         yield
+    except FileNotFoundError:
+        raise StudyError(f"{path}: missing; `snakemake --cores all {path}` makes it again") from None
     except (pa.ArrowException, OSError, ValueError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise StudyError(f"{path}: not an activation file ({reason}); delete it and run again") from None

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from actspace import models, tables, tokens
+from actspace import models, shards, tables, tokens
 from actspace.activations import moments, store
 from actspace.activations.moments import Sums
 from actspace.errors import StudyError
@@ -116,7 +116,7 @@ def load(inputs: Any, cfg: Mapping[str, Any], device: str) -> Setting:
         cfg["rows_per_launch"],
         jensen_shannon=cfg.get("jensen_shannon", False),
     )
-    prompts = tables.concat_arrow(inputs.tokens)
+    prompts = tables.concat_arrow(shards.expand(inputs.tokens))
     token_ids = np.stack(prompts["token_ids"].to_numpy())
     position = token_ids.shape[1] - 1 if cfg["position"] == "last" else cfg["position"]
     bases = store.read(inputs.bases, positions=[position])
