@@ -179,6 +179,15 @@ def test_what_may_not_be_written_is_one_line_and_stays_as_it_is(tmp_path, name, 
         assert set(names_in(path.parent)) <= set(before)
 
 
+def test_a_run_names_the_folders_that_it_may_not_write_in(tmp_path):
+    outputs = [tmp_path / "tables" / "new" / "a.csv", tmp_path / "logs" / "a.log"]
+    for folder in ("tables", "logs"):
+        (tmp_path / folder).mkdir()
+    runs.check_outputs(outputs)
+    with unchangeable(tmp_path / "tables"):
+        refused(lambda: runs.check_outputs(outputs), rf"^{tmp_path}/tables: cannot be written to; make it writable")
+
+
 # --- damage ----------------------------------------------------------------------------------------------------------------------------------
 
 

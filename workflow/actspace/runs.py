@@ -4,6 +4,7 @@ Only the process that plans the run imports this; no script does."""
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Iterable
@@ -45,6 +46,21 @@ def check_inputs(paths: Iterable[str | Path]) -> None:
             f"{', '.join(ahead[:3])}{f' and {len(ahead) - 3} more' if len(ahead) > 3 else ''}: dated {_date(Path(ahead[0]).stat().st_mtime)}, "
             f"but the clock says {_date(time.time())}; set the clock right, or date what is ahead of it to now: "
             "`find . -newermt now -exec touch {} +`, and run again"
+        )
+
+
+def check_outputs(paths: Iterable[str | Path]) -> None:
+    """Refuse to start a run that may not write in the folders of its files; Snakemake itself looks at outputs that are there.
+
+    Raises
+    ------
+    StudyError
+        One line with the places.
+    """
+    folders = {next(folder for folder in Path(path).absolute().parents if folder.is_dir()) for path in paths}
+    if closed := sorted(str(folder) for folder in folders if not os.access(folder, os.W_OK)):
+        raise StudyError(
+            f"{', '.join(closed)}: cannot be written to; make it writable and run again: finished files stay"
         )
 
 

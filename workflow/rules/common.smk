@@ -173,11 +173,12 @@ def converted_weights():
 
 
 def stop_if_it_cannot_go_well():
-    """End a run before its first job if a file that it would read is damaged, or the activations that it is about to make would not fit."""
+    """End a run before its first job if it would read a damaged file, may not write its own, or its activations would not fit on the disk."""
     jobs = [*workflow.dag.needrun_jobs()]
     making = [path for job in jobs for path in job.output]
     try:
         runs.check_inputs(path for job in jobs for path in job.input)
+        runs.check_outputs([*making, *(path for job in jobs for path in job.log)])
         disk.check_known(STUDY, Path("results", STUDY.study), making)
     except StudyError as error:
         sys.exit(f"actspace: {error}")
