@@ -10,6 +10,8 @@ import hashlib
 import json
 import re
 import threading
+import time
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,10 @@ class HubServer:
         Answer everything with this HTTP status, as a hub in trouble does.
     gated : set of str
         Repositories whose files are refused.
+    sends : function of bytes, optional
+        What is sent of a file, whose size and hash are listed as they are: other bytes, or not all of them.
+    pause_s : float
+        Seconds before each answer.
 
     Attributes
     ----------
@@ -46,8 +52,15 @@ class HubServer:
         What was asked, in order.
     """
 
-    def __init__(self, root: Path, status: int | None = None, gated: frozenset[str] = frozenset()) -> None:
-        self.root, self.status, self.gated = root, status, gated
+    def __init__(
+        self,
+        root: Path,
+        status: int | None = None,
+        gated: frozenset[str] = frozenset(),
+        sends: Callable[[bytes], bytes] = bytes,
+        pause_s: float = 0,
+    ) -> None:
+        self.root, self.status, self.gated, self.sends, self.pause_s = root, status, gated, sends, pause_s
         self.requests: list[tuple[str, str]] = []
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
         self.url = f"http://127.0.0.1:{self._http.server_port}"
@@ -99,10 +112,12 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path = urlsplit(self.path).path
         self.hub.requests.append((self.command, path))
+        if self.hub.pause_s:
+            time.sleep(self.hub.pause_s)
         if self.hub.status:
             self._refuse(self.hub.status, "", "out of order")
         elif path.startswith("/storage/"):
-            self._send((self.hub.root / unquote(path.removeprefix("/storage/"))).read_bytes())
+            self._send_file(self.hub.root / unquote(path.removeprefix("/storage/")))
         elif match := TREE.fullmatch(path) or INFO.fullmatch(path) or FILE.fullmatch(path):
             self._repository(match.re, {key: unquote(value or "") for key, value in match.groupdict().items()})
         else:
@@ -138,7 +153,12 @@ class _Handler(BaseHTTPRequestHandler):
             linked = {"X-Linked-Size": str(path.stat().st_size), "X-Linked-ETag": f'"{_sha256(path)}"'}
             self._send(b"", 302, {"Location": where, "X-Repo-Commit": commit, **linked})
         else:
-            self._send(path.read_bytes(), 200, {"X-Repo-Commit": commit, "ETag": f'"{_git_oid(path)}"'})
+            self._send_file(path, {"X-Repo-Commit": commit, "ETag": f'"{_git_oid(path)}"'})
+
+    def _send_file(self, path: Path, headers: dict[str, str] | None = None) -> None:
+        self._send(
+            self.hub.sends(path.read_bytes()), 200, {**(headers or {}), "Content-Length": str(path.stat().st_size)}
+        )
 
     def _refuse(self, status: int, code: str, message: str) -> None:
         self._send(b"", status, {"X-Error-Code": code, "X-Error-Message": message})

@@ -16,6 +16,11 @@ from tqdm import tqdm
 from actspace import gpus
 from actspace.errors import StudyError
 
+MORE_MEMORY = (
+    "run again with fewer jobs at a time (`--cores 1`, or `--resources mem_mb=16000` for 16 GB) or with a smaller `compute.batch_tokens`: "
+    "finished files stay"
+)
+
 
 def begin(job: Any) -> None:
     """Log to the job's file, keep to the threads that Snakemake gave it, and take a GPU if the job may use one.
@@ -93,12 +98,20 @@ class Progress:
 
 
 def _report(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    if _is_out_of_memory(error):
+        logging.error("memory ran out", exc_info=(kind, error, traceback))
+        error = StudyError(f"memory ran out ({str(error).strip() or 'MemoryError'}); {MORE_MEMORY}")
     if isinstance(error, StudyError):
         logging.error("%s", error)
         print(f"actspace: {error}", file=sys.stderr)
         return
     logging.error("unexpected error", exc_info=(kind, error, traceback))
     sys.__excepthook__(kind, error, traceback)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Say whether an error is one of memory; torch raises its own on the CPU as a RuntimeError of these words."""
+    return isinstance(error, MemoryError) or "can't allocate memory" in str(error)
 
 
 def device(wanted: str) -> str:

@@ -38,7 +38,7 @@ def write(path: Path, receipts: Iterable[str]) -> None:
         entry["receipt"] = provenance.sha256_of(provenance.receipt_of(artifact))
         kept = {} if Path(artifact).is_file() else {"kept": False}
         files[Path(artifact).relative_to(path.parent).as_posix()] = entry | kept
-    path.write_text(as_text(files))
+    provenance.write_text(path, as_text(files))
 
 
 def as_text(files: Mapping[str, Any]) -> str:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from actspace import sources
+from actspace import provenance, sources
 from actspace.errors import StudyError
 
 BLOCK_LISTS = ("layers", "h", "blocks")
@@ -207,6 +207,7 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
     AutoTokenizer.from_pretrained(**source).save_pretrained(partial)
     for file in partial.iterdir():
         file.chmod(0o644)  # safetensors writes for its owner alone; on a cluster others read too
+        provenance.sync(file)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
 
@@ -252,8 +253,11 @@ def gguf_of(source: Mapping[str, Any], file: Path, scratch: Path) -> Path:
 
 
 def weight_hashes(folder: Path) -> dict[str, str]:
-    """Return the sha256 of every safetensors file of a model folder. Raises StudyError as `weight_files`."""
-    return {name: sources.sha256_of(folder / name) for name in weight_files(folder)}
+    """Return the sha256 of every safetensors file of a model folder. Raises StudyError as `weight_files` and `sources.check_cached`."""
+    sums = {name: provenance.sha256_of(folder / name) for name in weight_files(folder)}
+    for name, found in sums.items():
+        sources.check_cached(folder / name, found)
+    return sums
 
 
 def weight_files(folder: Path) -> list[str]:

@@ -11,10 +11,11 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
@@ -22,6 +23,7 @@ from typing import Any
 
 from actspace.errors import StudyError
 
+DAMAGED = "a crash damaged it, or somebody changed it: delete it with its receipt (.json) and run again"
 PACKAGES = ("torch", "transformers", "transformer_lens", "numpy", "pandas", "scikit-learn", "pyarrow")
 
 
@@ -56,10 +58,12 @@ class MadeBy:
 def of(study: str, rule: str, params: Any, inputs: Iterable[str]) -> MadeBy:
     """Record what a job is about to make: its two params, and the sha256 that the receipts among its inputs state.
 
-    Inputs without a receipt (a user's own files) are hashed.
+    Inputs without a receipt (a user's own files) are hashed. Raises StudyError if a receipt is damaged, or states another size than its file has.
     """
     paths = sorted({str(path) for path in inputs})
     receipts = {path for path in paths if path.endswith(".json") and path.removesuffix(".json") in paths}
+    for path in receipts:
+        check_size(path.removesuffix(".json"))
     sums = {path.removesuffix(".json"): read_receipt(path)["sha256"] for path in receipts}
     sums |= {
         path: sha256_of(Path(path))
@@ -78,9 +82,10 @@ class Draft:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         self._temporary = _partial(self.path)
-        self._file = self._temporary.open("wb", buffering=0)
+        with _disk_errors(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self._temporary.open("wb", buffering=0)
         self._hash, self._hashing = hashlib.sha256(), ThreadPoolExecutor(1)
         self._hashed: Future[None] | None = None
 
@@ -113,9 +118,10 @@ class Draft:
         self._hashing.shutdown()
         size = self.tell()
         with _disk_errors(self.path):
+            os.fsync(self._file)
             self._file.close()
-        receipt_of(self.path).unlink(missing_ok=True)
-        os.replace(self._temporary, self.path)
+            receipt_of(self.path).unlink(missing_ok=True)
+            os.replace(self._temporary, self.path)
         _write_receipt(self.path, self._hash.hexdigest(), size, made_by)
 
     def discard(self) -> None:
@@ -128,16 +134,15 @@ class Draft:
 def write(path: str | Path, writer: Callable[[Path], None], made_by: MadeBy) -> None:
     """Write an artifact and its receipt so that neither ever looks finished when it is not.
 
-    `writer` gets a temporary name in the same folder; the file takes its own name when it is complete, its receipt after it.
+    The file gets its place when it is complete, its receipt after it; `writer` as in `write_whole`.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
 
     def complete(temporary: Path) -> None:
         writer(temporary)
         receipt_of(path).unlink(missing_ok=True)
 
-    _rename_when_done(path, complete)
+    write_whole(path, complete)
     stamp(path, made_by)
 
 
@@ -150,7 +155,7 @@ def stamp(path: str | Path, made_by: MadeBy) -> None:
 def _write_receipt(path: Path, sha256: str, size: int, made_by: MadeBy) -> None:
     record = {"sha256": sha256, "size": size, **asdict(made_by)}
     text = json.dumps(record, sort_keys=True, indent=1, default=str) + "\n"
-    _rename_when_done(receipt_of(path), lambda temporary: _write_text(temporary, text))
+    write_text(receipt_of(path), text)
 
 
 def receipt_of(path: str | Path) -> Path:
@@ -168,36 +173,94 @@ def read_receipt(receipt: str | Path) -> dict[str, Any]:
     return record
 
 
+def check_size(path: str | Path) -> None:
+    """Raise StudyError if a file has another size than the receipt beside it states, as after a crash; one that is not there passes."""
+    path = Path(path)
+    if path.is_file() and path.stat().st_size != (stated := read_receipt(receipt_of(path)).get("size")):
+        raise StudyError(f"{path}: has {path.stat().st_size} bytes, its receipt says {stated}; {DAMAGED}")
+
+
+def check(path: str | Path) -> None:
+    """Raise StudyError if a file is not, byte for byte, what the receipt beside it says; one without a receipt passes.
+
+    For formats without checksums of their own: a damaged number in safetensors is a number like any other.
+    """
+    path = Path(path)
+    if receipt_of(path).is_file() and sha256_of(path) != read_receipt(receipt_of(path))["sha256"]:
+        raise StudyError(f"{path}: is not what its receipt says; {DAMAGED}")
+
+
 def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _rename_when_done(path: Path, writer: Callable[[Path], None]) -> None:
-    temporary = _partial(path)
+def write_whole(path: Path, writer: Callable[[Path], None]) -> None:
+    """Write a file that is complete or as it was before, also after a power cut.
+
+    `writer` gets a place in a folder of its own: libraries put temporary files beside what they write, which go with the folder
+    even if the job is killed and another one makes the file.
+    """
+    scratch = path.with_name(f".{path.name}.writing")
+    temporary = scratch / path.name
     try:
         with _disk_errors(path):
+            shutil.rmtree(scratch, ignore_errors=True)
+            scratch.mkdir(parents=True)
             writer(temporary)
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+            os.chmod(temporary, 0o666 & ~_umask())
+            sync(temporary)
+            os.replace(temporary, path)
+        sync_folder(path.parent)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text as `write_whole` does."""
+    write_whole(path, lambda temporary: _write_text(temporary, text))
+
+
+def sync(path: Path) -> None:
+    """Wait until a file's content is on the disk: a file system may keep a new name through a power cut, and lose what it stands for."""
+    with path.open("rb") as file:
+        os.fsync(file)
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the names in a folder are on the disk, where the file system can tell."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 @contextmanager
 def _disk_errors(path: Path) -> Iterator[None]:
-    """Say in one line which file did not fit on the disk."""
+    """Say in one line which file did not fit on the disk, or may not be written."""
     try:
         yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        free = shutil.disk_usage(path.parent).free / 1e6
-        raise StudyError(
-            f"{path}: the disk is full ({free:.0f} MB free); free some space and run again: finished files stay"
-        ) from None
+    except Exception as error:
+        number = _number_of(error)
+        if number in (errno.ENOSPC, errno.EDQUOT):
+            free = shutil.disk_usage(path.parent).free / 1e6
+            raise StudyError(
+                f"{path}: the disk is full ({free:.0f} MB free); free some space and run again: finished files stay"
+            ) from None
+        if number in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise StudyError(
+                f"{path}: cannot be written ({os.strerror(number)}); make the file and its folder writable and run again: finished files stay"
+            ) from None
+        raise
+
+
+def _number_of(error: Exception) -> int | None:
+    """Return the system's number of an error; libraries in Rust, as safetensors, only write it into their message."""
+    told = re.search(r"\(os error (\d+)\)", str(error))
+    return int(told[1]) if told else getattr(error, "errno", None)
 
 
 def _partial(path: Path) -> Path:

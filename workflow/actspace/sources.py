@@ -5,6 +5,7 @@ Source: huggingface_hub (repositories pinned by commit), pip (wheels pinned by v
 from __future__ import annotations
 
 import difflib
+import hashlib
 import logging
 import os
 import shutil
@@ -85,6 +86,10 @@ def fetch_file(address: str, destination: Path) -> None:
     try:
         with urllib.request.urlopen(place, timeout=FETCH_TIMEOUT_S) as answer, destination.open("wb") as file:
             shutil.copyfileobj(answer, file)
+            promised = answer.headers["Content-Length"]
+        # A connection that breaks off looks like the end of the file.
+        if promised is not None and destination.stat().st_size != int(promised):
+            raise OSError(f"it broke off after {destination.stat().st_size} of {promised} bytes")
     except OSError as error:  # urllib's own errors are OSErrors
         raise StudyError(
             f"{place}: cannot be fetched ({error}); check the address and the network, or name a local file"
@@ -247,6 +252,11 @@ def snapshot(
             f"model '{repo}' at '{revision}': {where} has no safetensors weights, and no other format is read; "
             "choose a revision that has them"
         )
+    for file in Path(folder).rglob("*"):
+        if (
+            file.suffix != ".safetensors" and file.is_file()
+        ):  # weights are large: they are checked where they are hashed anyway
+            check_cached(file)
     return Path(folder)
 
 
@@ -275,7 +285,34 @@ def hub_files(repo: str, revision: str, pattern: str, repo_type: str = "dataset"
 def hub_file(repo: str, commit: str, name: str, repo_type: str = "dataset") -> Path:
     """Bring one file of a hub repository into the local cache and return its path. Raises StudyError as `snapshot`."""
     with _explained(repo, commit, repo_type):
-        return Path(hf_hub_download(repo, name, repo_type=repo_type, revision=commit, etag_timeout=HUB_TIMEOUT_S))
+        path = Path(hf_hub_download(repo, name, repo_type=repo_type, revision=commit, etag_timeout=HUB_TIMEOUT_S))
+    check_cached(path)
+    return path
+
+
+def check_cached(path: Path, sha256: str | None = None) -> None:
+    """Raise StudyError if a file in the hub's cache is not the one that the hub listed: huggingface_hub compares sizes alone.
+
+    The cache names a file by its sum: the sha256 if it is large, else git's own. A file that is not in the cache passes.
+
+    Parameters
+    ----------
+    path : in a snapshot, a link to the file
+    sha256 : of its content, if it is known
+    """
+    file = path.resolve()
+    if file.parent.name != "blobs":
+        return
+    if (found := _git_sum(file) if len(file.name) == 40 else sha256 or sha256_of(file)) != file.name:
+        raise StudyError(
+            f"{file}: {path.name} has the sum {found[:16]}..., the hub promised {file.name[:16]}...; it is damaged, or was changed on "
+            "its way: delete it and run again"
+        )
+
+
+def _git_sum(file: Path) -> str:
+    content = file.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
 def _locate(repo: str, revision: str, repo_type: str) -> tuple[str, bool]:

@@ -22,7 +22,11 @@ def write(path: str | Path, table: pd.DataFrame | pa.Table, made_by: MadeBy) -> 
     """Write a table as Parquet, with its receipt; the record of what made it also stands in the file's metadata."""
     arrow = table if isinstance(table, pa.Table) else pa.Table.from_pandas(table, preserve_index=False)
     described = arrow.replace_schema_metadata({**(arrow.schema.metadata or {}), "actspace": made_by.as_json()})
-    provenance.write(path, lambda temporary: pq.write_table(described, temporary, compression="zstd"), made_by)
+    provenance.write(
+        path,
+        lambda temporary: pq.write_table(described, temporary, compression="zstd", write_page_checksum=True),
+        made_by,
+    )
 
 
 class Growing:
@@ -68,7 +72,7 @@ class Growing:
     def _write(self, rows: int) -> None:
         waiting = pa.concat_tables(self._waiting)
         if self._parquet is None:
-            self._parquet = pq.ParquetWriter(self._draft, waiting.schema, **self._options)
+            self._parquet = pq.ParquetWriter(self._draft, waiting.schema, write_page_checksum=True, **self._options)
         self._parquet.write_table(waiting.slice(0, rows), row_group_size=self._rows_per_group)
         self._waiting = [waiting.slice(rows)]
 
@@ -88,12 +92,12 @@ def read(path: str | Path) -> pd.DataFrame:
 def read_arrow(path: str | Path) -> pa.Table:
     """Read a table as Arrow."""
     with _damage(path):
-        return pq.read_table(path)
+        return pq.read_table(path, page_checksum_verification=True)
 
 
 def stream(path: str | Path) -> Iterator[pa.Table]:
     """Read a table a thousand rows at a time, so that it is never whole in memory."""
-    with _damage(path), pq.ParquetFile(path) as file:
+    with _damage(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
         for part in file.iter_batches(ROWS_AT_ONCE):
             yield pa.Table.from_batches([part])
 

@@ -10,7 +10,7 @@ sys.path.insert(0, str(WORKFLOW))
 SEARCH_PATH = os.pathsep.join([str(WORKFLOW), *filter(None, [os.getenv("PYTHONPATH")])])
 os.environ |= {"PYTHONPATH": SEARCH_PATH, "TQDM_DISABLE": "1", "TOKENIZERS_PARALLELISM": "true"}
 
-from actspace import archive, checkout, disk, fingerprint, hooks, leftovers, manifest, shards, stages, upgrades
+from actspace import archive, checkout, disk, fingerprint, hooks, leftovers, manifest, runs, shards, stages, upgrades
 from actspace.config import raw
 from actspace.dictionaries import layout
 from actspace.errors import StudyError
@@ -175,10 +175,13 @@ def converted_weights():
     return needs(weights=f"{folder}/model.safetensors") if folder else {}
 
 
-def stop_if_the_disk_is_too_small():
-    """End a run before its first job if the activations that it is about to make would not fit."""
-    making = [path for job in workflow.dag.needrun_jobs() for path in job.output]
+def stop_if_it_cannot_go_well():
+    """End a run before its first job if it would read a damaged file, may not write its own, or its activations would not fit on the disk."""
+    jobs = [*workflow.dag.needrun_jobs()]
+    making = [path for job in jobs for path in job.output]
     try:
+        runs.check_inputs(path for job in jobs for path in job.input)
+        runs.check_outputs([*making, *(path for job in jobs for path in job.log)])
         disk.check_known(STUDY, Path("results", STUDY.study), making)
     except StudyError as error:
         sys.exit(f"actspace: {error}")

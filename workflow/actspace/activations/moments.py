@@ -15,6 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from actspace import provenance
 from actspace.activations import store
 from actspace.errors import StudyError
 
@@ -122,7 +123,8 @@ def save(path: Path, moments: Moments) -> None:
 
 
 def load(path: str | Path) -> Moments:
-    """Read moments back."""
+    """Read moments back. Raises StudyError if the file is not what its receipt says."""
+    provenance.check(path)
     with safe_open(str(path), framework="pt") as file:
         return Moments(
             mean=file.get_tensor("mean"),

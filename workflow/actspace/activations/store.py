@@ -291,7 +291,8 @@ class Activations:
 
     def _load(self, group: _Group, columns: Sequence[str]) -> pa.Table:
         """Read columns of a row group; safe in any thread."""
-        with _damage(group.path), pq.ParquetFile(group.path, metadata=self._metadata[group.path], memory_map=True) as f:
+        options = {"memory_map": True, "page_checksum_verification": True}
+        with _damage(group.path), pq.ParquetFile(group.path, metadata=self._metadata[group.path], **options) as f:
             return f.read_row_group(group.number, columns=list(columns), use_threads=False)
 
     def _kept(self, keys: pa.Table) -> Tensor | None:

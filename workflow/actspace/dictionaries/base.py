@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from actspace import provenance
 from actspace.dictionaries import layout, saelens
 from actspace.errors import StudyError
 
@@ -440,7 +441,7 @@ def load(path: Path, device: str | torch.device = "cpu") -> Dictionary:
     Raises
     ------
     StudyError
-        If nothing is there, it is no safetensors file, does not hold a dictionary of a known family, or is an SAE that
+        If nothing is there, it is no safetensors file, is not what its receipt says, does not hold a dictionary of a known family, or is an SAE that
         is not read (see `layout.check`).
     """
     family, settings, tensors = read(Path(path), device)
@@ -493,6 +494,7 @@ def sae_folder(path: Path) -> Path | None:
 
 def read_file(path: Path, device: str | torch.device) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return our header (empty if there is none) and all tensors of a safetensors file."""
+    provenance.check(path)
     try:
         with safe_open(path, framework="pt", device=str(device)) as file:
             header = json.loads((file.metadata() or {}).get(HEADER, "{}"))

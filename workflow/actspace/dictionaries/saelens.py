@@ -137,9 +137,10 @@ def read(folder: Path, device: str | torch.device = "cpu") -> Content:
     Raises
     ------
     StudyError
-        As `layout.check`, or if the weights cannot be read or hold a NaN or an infinity.
+        As `layout.check`, or if the weights cannot be read, hold a NaN or an infinity, or are not what their receipt says.
     """
     cfg, path = layout.check(folder), Path(folder) / layout.WEIGHTS
+    provenance.check(path)
     try:
         tensors = load_file(path, device=str(device))
     except (OSError, SafetensorError) as error:

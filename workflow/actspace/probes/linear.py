@@ -21,6 +21,7 @@ from scipy.linalg import cho_factor, cho_solve, eigh, qr
 from scipy.optimize import minimize
 from scipy.special import expit
 
+from actspace import provenance
 from actspace.errors import StudyError
 
 Array = NDArray[np.floating]
@@ -340,7 +341,8 @@ def save(path: str | Path, probes: Mapping[str, LinearProbe], metadata: Mapping[
 
 
 def load(path: str | Path) -> dict[str, LinearProbe]:
-    """Read what `save` wrote."""
+    """Read what `save` wrote. Raises StudyError if the file is damaged, or not what its receipt says."""
+    provenance.check(path)
     try:
         with safe_open(str(path), framework="numpy") as file:
             about = json.loads(file.metadata()["probes"])

@@ -14,6 +14,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from actspace import provenance
+
 
 @dataclass
 class Checkpoint:
@@ -30,11 +32,9 @@ class Checkpoint:
 
     def save(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         """Write tensors and facts (whatever JSON can hold); the file is complete or as it was before."""
-        partial = Path(f"{self.path}.partial")
-        partial.parent.mkdir(parents=True, exist_ok=True)
         whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        save_file(whole, partial, metadata={"label": self.label, "facts": json.dumps(facts)})
-        partial.replace(self.path)
+        metadata = {"label": self.label, "facts": json.dumps(facts)}
+        provenance.write_whole(self.path, lambda partial: save_file(whole, partial, metadata=metadata))
         self._last = time.monotonic()
 
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:

@@ -1,0 +1,249 @@
+"""Faults of whole runs: no finished-looking wrong file, a clear line, and the documented recovery ends in the tables of an undisturbed run."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny import ROOT, Run, TinyStudy, config
+
+from faults import cut_short
+
+SABOTAGE = Path(__file__).parent / "sabotage"
+TABLE = "results/tiny/tables/activations.csv"
+WITHOUT_SUMS = re.compile(
+    r"(logs|benchmarks)/.*|manifest\.json|report\.html(\.json)?|.*/sae\.checkpoint|(.*/)?\..*|.*\.checkpoint"
+)
+"""Files that tell the time of a run or the day, and those that are there while something is made."""
+ELSEWHERE = {"convert_model", "package", "statement_file", "archive", "plan"}
+"""Scripts that the tiny study does not run: its model and texts are local."""
+
+
+def copy_of(finished: TinyStudy, folder: Path) -> TinyStudy:
+    """Copy a finished study, with what Snakemake knows of it."""
+    study = object.__new__(TinyStudy)
+    study.folder, study.architecture = folder, finished.architecture
+    shutil.copytree(finished.folder, folder, symlinks=True)
+    return study
+
+
+def sums(study: TinyStudy) -> dict[str, str]:
+    """Return the sha256 of everything that is equal in two runs: tables, fits, activations, figures, and their receipts."""
+    files = {path.relative_to(study.results).as_posix(): path for path in study.results.rglob("*") if path.is_file()}
+    return {
+        name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for name, path in files.items()
+        if not WITHOUT_SUMS.fullmatch(name)
+    }
+
+
+def own_line(run: Run) -> str:
+    """Return the one line that is ours of a run that failed."""
+    assert run.code != 0, run.text
+    assert "Traceback" not in run.text, run.text
+    (line,) = {line for line in run.text.splitlines() if line.startswith("actspace: ")}
+    return line
+
+
+def sabotage(what: str, moment: int, folder: Path) -> dict[str, str]:
+    """Return the environment of a run that something befalls, as `sabotage/sitecustomize.py` says."""
+    folder.mkdir(exist_ok=True)
+    path = os.pathsep.join([str(SABOTAGE), *filter(None, [os.getenv("PYTHONPATH")])])
+    return {"SABOTAGE": f"{what} {moment} {folder}", "PYTHONPATH": path}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[TinyStudy, dict[str, str]]:
+    """A study of one capture with a table of it, and the sums of all its files."""
+    study = TinyStudy(tmp_path_factory.mktemp("faults"), "llama")
+    study.write(one_capture())
+    run = study.snakemake(TABLE)
+    assert run.code == 0, run.text[-3000:]
+    return study, sums(study)
+
+
+def one_capture() -> dict[str, Any]:
+    """Return as little of the tiny study's config as has a table of activations."""
+    settings = config("llama")
+    parts = {"tokens": "prompts", "captures": "prompts", "perturbations": "sensitive_directions"}
+    own = {section: {name: settings[section][name]} for section, name in parts.items()}
+    return {name: settings[name] for name in ("study", "model", "compute", "corpus")} | own
+
+
+@pytest.fixture
+def undone(made: tuple[TinyStudy, dict[str, str]]) -> TinyStudy:
+    """The study without its table, which is quickly made."""
+    for path in made[0].results.glob("tables/activations.*"):
+        path.unlink()
+    return made[0]
+
+
+@pytest.fixture
+def undisturbed_sums(made: tuple[TinyStudy, dict[str, str]]) -> dict[str, str]:
+    return made[1]
+
+
+# --- one stage -------------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def little_memory(tmp_path: Path) -> Iterator[None]:
+    """Make a group of processes that share little memory, for a job to move into."""
+    cgroups = Path("/sys/fs/cgroup")
+    folder, limit = (
+        (cgroups, "memory.max")
+        if (cgroups / "cgroup.procs").exists()
+        else (cgroups / "memory", "memory.limit_in_bytes")
+    )
+    group = folder / f"actspace-{os.getpid()}"
+    try:
+        group.mkdir()
+        (group / limit).write_text(str(64 << 20))
+    except OSError:
+        pytest.skip("needs the right to limit the memory of processes")
+    (tmp_path / "group").write_text(str(group))
+    yield
+    group.rmdir()
+
+
+@pytest.mark.parametrize("what", ["kill-job", pytest.param("starve", marks=pytest.mark.slow)])
+def test_a_job_that_is_killed_leaves_nothing_and_the_run_says_whose_it_was_and_that_memory_may_be_short(
+    undone: TinyStudy, undisturbed_sums: dict[str, str], tmp_path: Path, what, request: pytest.FixtureRequest
+):
+    if what == "starve":
+        request.getfixturevalue("little_memory")
+    run = undone.snakemake(TABLE, **sabotage(what, 0, tmp_path))
+    line = own_line(run)
+    assert line.startswith("actspace: activation_table: killed from outside (signal 9), most often because memory ran")
+    assert "`--cores 1`" in line
+    assert not [*undone.results.glob("tables/activations.*")]
+    assert undone.snakemake(TABLE).code == 0
+    assert sums(undone) == undisturbed_sums
+
+
+def test_a_second_run_in_the_same_folder_is_refused_and_the_first_is_not_disturbed(
+    undone: TinyStudy, undisturbed_sums: dict[str, str], tmp_path: Path
+):
+    command = [sys.executable, "-m", "snakemake", "--cores", "1", TABLE]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    environment = {**os.environ, **sabotage("hold", 0, tmp_path)}
+    first = subprocess.Popen(command, cwd=undone.folder, env=environment, **quiet)
+    while not (tmp_path / "activation_table").exists():
+        assert first.poll() is None
+        time.sleep(0.1)
+    second = undone.snakemake(TABLE)
+    (tmp_path / "go").touch()
+    assert first.wait() == 0
+    assert second.code != 0, "two runs wrote the same files"
+    assert "Error: Directory cannot be locked." in second.text
+    assert "--unlock" in second.text
+    assert "Traceback" not in second.text
+    assert sums(undone) == undisturbed_sums
+
+
+def test_a_clock_that_was_set_back_stops_a_run_before_its_first_job(
+    undone: TinyStudy, undisturbed_sums: dict[str, str]
+):
+    ahead = time.time() + 3600
+    for path in undone.results.rglob("moments/**/*.json"):
+        os.utime(path, (ahead, ahead))
+    line = own_line(undone.snakemake(TABLE))
+    assert re.search(r"safetensors.json.*: dated .*, but the clock says .*; set the clock right, or", line)
+    assert not [*undone.results.glob("tables/activations.*")]
+    subprocess.run(["bash", "-c", re.search("`(find .*)`", line)[1]], cwd=undone.folder, check=True)
+    assert undone.snakemake(TABLE).code == 0
+    assert sums(undone) == undisturbed_sums
+
+
+def test_an_input_that_was_cut_short_stops_a_run_before_its_first_job_which_names_it(
+    undone: TinyStudy, undisturbed_sums: dict[str, str]
+):
+    damaged = min(undone.results.rglob("moments/**/*.safetensors"))
+    cut_short(damaged)
+    line = own_line(undone.snakemake(TABLE))
+    assert line.startswith(f"actspace: {damaged.relative_to(undone.folder)}: not as the receipt says")
+    assert not [*undone.results.glob("tables/activations.*")]
+    mend(undone, line)
+    assert undone.snakemake(TABLE).code == 0
+    assert sums(undone) == undisturbed_sums
+
+
+def mend(study: TinyStudy, line: str) -> None:
+    """Do what a line says of damaged files."""
+    subprocess.run(["bash", "-c", re.search("`(rm -f .*)`", line)[1]], cwd=study.folder, check=True)
+
+
+# --- whole studies ---------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_the_newest_files_cut_short_by_a_power_cut_are_made_again(finished: TinyStudy, tmp_path: Path):
+    study = copy_of(finished, tmp_path / "study")
+    end = [*study.results.glob("tables/*claims*"), *study.results.glob("report*.*"), study.results / "manifest.json"]
+    for path in end:
+        path.unlink()
+    files = [*study.results.rglob("*"), *(study.folder / ".snakemake" / "metadata").rglob("*")]
+    for number, path in enumerate(sorted(filter(Path.is_file, files), key=lambda path: path.stat().st_mtime)[-40:]):
+        cut_short(path, (0, 0.5)[number % 2])
+    run = study.snakemake()
+    for _ in range(5):
+        if run.code:
+            mend(study, own_line(run))
+            run = study.snakemake()
+    assert run.code == 0, run.text[-3000:]
+    assert sums(study) == sums(finished)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", [0, 1], ids=["before a file has its name", "between a file and its receipt"])
+def test_a_study_whose_every_stage_is_killed_once_ends_in_the_same_tables(finished: TinyStudy, tmp_path: Path, moment):
+    study = TinyStudy(tmp_path, finished.architecture)
+    killed = survive(study, sums(finished), sabotage("kill-job", moment, tmp_path / "killed"), "--keep-going")
+    stages = {path.stem for path in (ROOT / "workflow" / "scripts").glob("*.py")} - ELSEWHERE
+    assert killed == stages - ({"manifest"} if moment else set())  # it has no receipt
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("what", "moment"), [("kill-job", 0), ("kill-run", 1)])
+def test_stages_that_are_killed_alone_or_with_snakemake_end_in_the_same_tables(
+    undisturbed_sums: dict[str, str], tmp_path: Path, what, moment
+):
+    study = TinyStudy(tmp_path, "llama")
+    study.write(one_capture())
+    killed = survive(study, undisturbed_sums, sabotage(what, moment, tmp_path / "killed"), TABLE)
+    assert killed == {"model", "selfcheck", "tokens", "activations", "moments", "activation_table"}
+
+
+def survive(study: TinyStudy, expected: dict[str, str], environment: dict[str, str], *arguments: str) -> set[str]:
+    """Run a study again and again until it ends; after each run, whatever has its name must be whole. Return the stages that were killed."""
+    folder = Path(environment["SABOTAGE"].split()[-1])
+    command = [sys.executable, "-m", "snakemake", "--cores", "2", "--nocolor", *arguments]
+    code, before, text = 1, -1, ""
+    while code:
+        assert len([*folder.iterdir()]) > before, f"the same command did not go on:\n{text[-3000:]}"
+        before = len([*folder.iterdir()])
+        run = subprocess.Popen(
+            command,
+            cwd=study.folder,
+            env={**os.environ, **environment},
+            start_new_session=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        text, code = run.communicate()[0], run.returncode
+        found = sums(study)
+        assert found.items() <= expected.items(), f"half a file looks whole: {dict(found.items() - expected.items())}"
+        if code < 0:
+            assert study.snakemake("--unlock").code == 0
+    assert found == expected
+    return {path.name for path in folder.iterdir()}
