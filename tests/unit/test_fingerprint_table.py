@@ -8,6 +8,7 @@ import ast
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -84,7 +85,7 @@ def imports() -> dict[str, set[str]]:
         file: with_packages(imported(compile(path.read_text(), file, "exec"))) - {file} for file, path in files.items()
     }
     text = (WORKFLOW / "rules" / "common.smk").read_text()
-    lines = [line for line in text.splitlines() if line.startswith("from actspace")]
+    lines = re.findall(r"^from actspace[^(\n]*(?:\([^)]*\))?", text, re.MULTILINE)
     direct["rules/common.smk"] = with_packages(imported(compile("\n".join(lines), "common.smk", "exec")))
     return direct
 

@@ -47,9 +47,10 @@ def jobs(study: Study) -> dict[Job, Any]:
 
     _sources(study, add)
     for name, capture in study.captures.items():
-        for part in stages.parts(study, capture.tokens):
-            add(f"activations_{name}", "activations", [capture.tokens, part], capture=name)
-            found[(f"activations_{name}", part)] = found.pop((f"activations_{name}", name))
+        for hook in capture.hooks:
+            for part in stages.parts(study, capture.tokens):
+                add(f"activations_{name}", "activations", [capture.tokens, part], capture=name)
+                found[(f"activations_{name}", hook, part)] = found.pop((f"activations_{name}", name))
         if capture.tokens in study.concepts:
             add("concepts", "concepts", capture=name)
     for place, hook in stages.hooks_with_moments(study):

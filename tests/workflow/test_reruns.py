@@ -23,7 +23,7 @@ FIGURES_OF = {
 }
 """The figures that are drawn from what a rule makes, by part of the study."""
 AFTER_MOMENTS = {"moments", "activation_table"}
-CONTEXTS = {"activations_contexts", "shards_contexts"}
+CONTEXTS = {"activations_contexts", "shards"}
 DICTIONARY_END = END | {"dictionary_metrics", "dictionary_tables", "splice"}
 DICTIONARY_END |= {"structure", "matches", "match_table", "top_contexts", "context_table"}
 PERTURBATION_END = END | {"perturbation", "perturbation_tables"}
@@ -123,7 +123,7 @@ EDITS: dict[str, tuple[Edit, set[str]]] = {
     ),
     "a new capture": (
         lambda c: c["captures"].update(more={"tokens": "contexts", "hooks": ["blocks.1.hook_resid_post"]}),
-        {"activations_more", "shards_more"} | LAST,
+        {"activations_more", "shards"} | LAST,
     ),
     "numbers written otherwise": (lambda c: residual(c)["topk"].update(vectors="2e3", batch_size=64.0), set()),
 }
@@ -155,6 +155,27 @@ def test_a_new_fit_computes_itself_alone(finished: TinyStudy, settings):
     planned = finished.plan()
     assert planned["kmeans"] == 2  # on real data and on the surrogate
     assert planned["dictionary_metrics"] == 2
+
+
+def test_a_new_layer_is_captured_alone(finished: TinyStudy, settings):
+    settings["captures"]["contexts"]["hooks"].append("blocks.1.hook_resid_post")
+    finished.write(settings)
+    assert finished.plan() == {"activations_contexts_added": 4, "shards": 2, "report": 1, "manifest": 1}
+
+
+def test_a_layer_that_is_taken_out_reruns_nothing_but_the_page(finished: TinyStudy, settings):
+    settings["captures"]["sofas"]["hooks"] = ["blocks.1.hook_resid_post"]
+    finished.write(settings)
+    assert "activations_sofas" not in finished.plan()
+
+
+def test_a_new_layer_of_a_capture_with_other_settings_is_captured_with_the_others(finished: TinyStudy, settings):
+    settings["captures"]["contexts"]["hooks"].append("blocks.1.hook_resid_post")
+    settings["captures"]["contexts"]["storage"] = "float32"
+    finished.write(settings)
+    planned = finished.plan()
+    assert planned["activations_contexts"] == 4
+    assert "activations_contexts_added" not in planned
 
 
 def test_swapping_two_settings_of_equal_type_is_seen(finished: TinyStudy, settings):
@@ -249,15 +270,7 @@ def test_a_fresh_folder_plans_every_stage(finished: TinyStudy, tmp_path):
         (tmp_path / name).symlink_to(finished.folder / name)
     fresh = object.__new__(TinyStudy)
     fresh.folder = tmp_path
-    expected = (
-        ALL_CAPTURES
-        | CONTEXTS
-        | {"shards_prompts", "shards_untrained"}
-        | AFTER_CONTEXTS
-        | AFTER_PROMPTS
-        | PROBE_END
-        | CONCEPTS_END
-    )
+    expected = ALL_CAPTURES | CONTEXTS | AFTER_CONTEXTS | AFTER_PROMPTS | PROBE_END | CONCEPTS_END
     assert set(fresh.plan()) == with_figures(
         expected
         | {

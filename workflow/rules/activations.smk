@@ -1,58 +1,55 @@
-# Cached activations: one job per capture and shard reads all hooks of the capture in one pass; then moments, and the surrogates made from them.
+# Cached activations: one job per capture and shard reads all hooks of the capture in one pass; lists of the shards; then moments, and the surrogates made from them.
 
 
 for name, settings in STUDY.captures.items():
+    for suffix, hooks in hooks_at_once(name).items():
 
-    rule:
-        name:
-            f"activations_{name}"
-        input:
-            **model_inputs(description_of(name)),
-            **needs(
-                selfcheck=f"{R}/selfcheck.parquet",
-                tokens=f"{R}/tokens/{settings.tokens}/{{split}}{shards.SUFFIX}",
-            ),
-        output:
-            **made(
-                activations=[f"{R}/activations/{name}/{hook}/{{split}}-{{shard}}.parquet" for hook in settings.hooks],
-                files=f"{R}/activations/{name}/{{split}}-{{shard}}{shards.SUFFIX}",
-            ),
-        log:
-            f"{R}/logs/activations/{name}/{{split}}-{{shard}}.log",
-        benchmark:
-            f"{R}/benchmarks/activations_{name}/{{split}}-{{shard}}.tsv"
-        conda:
-            "../../envs/actspace.yaml"
-        threads: STUDY.compute.threads
-        resources:
-            **on_device(),
-            mem_mb=growing(8000),
-            runtime=growing(240),
-        params:
-            cfg=member_cfg("activations", capture=name),
-            code=code("activations"),
-        script:
-            "../scripts/activations.py"
+        rule:
+            name:
+                f"activations_{name}{suffix}"
+            input:
+                **model_inputs(description_of(name)),
+                **needs(
+                    selfcheck=f"{R}/selfcheck.parquet",
+                    tokens=f"{R}/tokens/{settings.tokens}/{{split}}{shards.SUFFIX}",
+                ),
+            output:
+                **made(activations=[f"{R}/activations/{name}/{hook}/{{split}}-{{shard}}.parquet" for hook in hooks]),
+            log:
+                f"{R}/logs/activations/{name}{suffix}/{{split}}-{{shard}}.log",
+            benchmark:
+                f"{R}/benchmarks/activations_{name}{suffix}/{{split}}-{{shard}}.tsv"
+            conda:
+                "../../envs/actspace.yaml"
+            threads: STUDY.compute.threads
+            resources:
+                **on_device(),
+                mem_mb=growing(8000),
+                runtime=growing(240),
+            params:
+                cfg=member_cfg("activations", capture=name),
+                code=code("activations"),
+            script:
+                "../scripts/activations.py"
 
-    rule:
-        name:
-            f"shards_{name}"
-        input:
-            **needs(parts=shard_lists(name)),
-        output:
-            **made(lists=[f"{R}/activations/{name}/{hook}/{{split}}{shards.SUFFIX}" for hook in settings.hooks]),
-        log:
-            f"{R}/logs/shards/{name}/{{split}}.log",
-        benchmark:
-            f"{R}/benchmarks/shards_{name}/{{split}}.tsv"
-        localrule: True
-        conda:
-            "../../envs/actspace.yaml"
-        params:
-            cfg=member_cfg("no_settings"),
-            code=code("shards"),
-        script:
-            "../scripts/shards.py"
+
+rule shards:
+    input:
+        receipts=receipts_of_shards,
+    output:
+        **made(files=f"{R}/activations/{{capture}}/{{hook}}/{{split}}{shards.SUFFIX}"),
+    log:
+        f"{R}/logs/shards/{{capture}}/{{hook}}/{{split}}.log",
+    benchmark:
+        f"{R}/benchmarks/shards/{{capture}}/{{hook}}/{{split}}.tsv"
+    localrule: True
+    conda:
+        "../../envs/actspace.yaml"
+    params:
+        cfg=member_cfg("no_settings"),
+        code=code("shards"),
+    script:
+        "../scripts/shards.py"
 
 
 rule moments:

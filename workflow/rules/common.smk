@@ -10,7 +10,20 @@ sys.path.insert(0, str(WORKFLOW))
 SEARCH_PATH = os.pathsep.join([str(WORKFLOW), *filter(None, [os.getenv("PYTHONPATH")])])
 os.environ |= {"PYTHONPATH": SEARCH_PATH, "TQDM_DISABLE": "1", "TOKENIZERS_PARALLELISM": "true"}
 
-from actspace import archive, checkout, disk, fingerprint, hooks, leftovers, manifest, runs, shards, stages, upgrades
+from actspace import (
+    archive,
+    checkout,
+    disk,
+    fingerprint,
+    hooks,
+    leftovers,
+    manifest,
+    provenance,
+    runs,
+    shards,
+    stages,
+    upgrades,
+)
 from actspace.config import raw
 from actspace.dictionaries import layout
 from actspace.errors import StudyError

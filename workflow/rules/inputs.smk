@@ -40,14 +40,35 @@ def wheel_of(source):
 # activations
 
 
-def shard_lists(capture):
-    """The lists that the jobs of a capture's shards wrote, of one split."""
+def hooks_at_once(capture):
+    """The hooks that one pass reads, by the suffix of the rule that does: all, or those that were added to a capture that is there already.
 
-    def paths(wildcards):
-        numbers = stages.shards(STUDY, STUDY.captures[capture].tokens, wildcards.split)
-        return [f"{R}/activations/{capture}/{wildcards.split}-{number}{shards.SUFFIX}" for number in numbers]
+    A hook counts as there if it has all its shards, made with the present settings. Jobs on other machines are told what was found when the run
+    began.
+    """
+    hooks, told = STUDY.captures[capture].hooks, f"ACTSPACE_ADDED_TO_{capture}"
+    if told not in os.environ:
+        os.environ[told] = " ".join(hook for hook in hooks if not is_captured(capture, hook))
+    added = os.environ[told].split()
+    batches = {"": [hook for hook in hooks if hook not in added], "_added": [hook for hook in hooks if hook in added]}
+    return batches if all(batches.values()) else {"": hooks}
 
-    return paths
+
+def is_captured(capture, hook):
+    """Whether all shards of a hook are there, the first of them made with the present settings and code."""
+    folder = Path(R, "activations", capture, hook)
+    wanted = [f"{part}.parquet.json" for part in stages.parts(STUDY, STUDY.captures[capture].tokens)]
+    if not folder.is_dir() or not {*wanted} <= {*os.listdir(folder)}:
+        return False
+    made = provenance.read_receipt(folder / wanted[0])
+    return (made["cfg"], made["code"]) == (member_cfg("activations", capture=capture), code("activations"))
+
+
+def receipts_of_shards(wildcards):
+    """Receipts of the shards of one capture, hook and split. A list is made of them; the shards themselves would make planning longer."""
+    numbers = stages.shards(STUDY, STUDY.captures[wildcards.capture].tokens, wildcards.split)
+    folder = f"{R}/activations/{wildcards.capture}/{wildcards.hook}"
+    return [f"{folder}/{wildcards.split}-{number}.parquet.json" for number in numbers]
 
 
 def training_shards(wildcards):
@@ -408,22 +429,16 @@ def shard_files():
 
 
 def list_files():
-    """The lists of shards: of every token set and split, of every shard of a capture, and of every split at the hooks that are read by it."""
+    """The lists of shards, of every token set and split, and of every capture, hook and split."""
     tokens = [(name, stages.SPLITS) for name in STUDY.tokens]
     tokens += [(name, ["all"]) for name in [*STUDY.statements, *STUDY.concepts]]
     return [
         *(token_parts(name, split)[0] for name, splits in tokens for split in splits),
         *(
-            f"{R}/activations/{name}/{part}{shards.SUFFIX}"
-            for name, capture in STUDY.captures.items()
-            for part in stages.parts(STUDY, capture.tokens)
-        ),
-        *(
             shards_of(name, hook, split)[0]
             for name, capture in STUDY.captures.items()
-            if capture.tokens in STUDY.tokens
             for hook in capture.hooks
-            for split in stages.SPLITS
+            for split in (stages.SPLITS if capture.tokens in STUDY.tokens else ["all"])
         ),
     ]
 

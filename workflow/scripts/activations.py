@@ -1,8 +1,10 @@
-"""Activations of one shard at every hook of a capture: one table per hook, one row per stored token position."""
+"""Activations of one shard at hooks of a capture: one table per hook, one row per stored token position."""
 
 from actspace.jobs import begin
 
 begin(snakemake)
+
+from pathlib import Path
 
 from actspace import models, provenance, shards, tables
 from actspace.activations import capture, store
@@ -17,29 +19,28 @@ def main(job):
     tokens = shards.named(job.input.tokens, f"{job.wildcards.split}-{job.wildcards.shard}")
     inputs = [*job.input, tokens, provenance.receipt_of(tokens)]
     made_by = provenance.of(job.config["study"], job.rule, job.params, inputs)
+    paths = {Path(path).parent.name: path for path in job.output.activations}
     read = capture.chunks(
         model,
         tables.stream(tokens),
-        wanted["hooks"],
+        [*paths],
         positions=wanted["positions"],
         storage=wanted["storage"],
         gauge=settings["gauge"],
         batch_tokens=cfg["batch_tokens"],
     )
     total = sum(len(capture.tokens_of(part)[0]) for part in tables.stream(tokens))
-    paths = dict(zip(wanted["hooks"], job.output.activations, strict=True))
     with store.Writer(paths) as writer, Progress(total, "tokens") as progress:
         for chunk in read:
             writer.add(chunk.stored, chunk.keys, chunk.ready)
             progress.add(chunk.tokens)
         made_by = made_by.adding(
             device=str(model.device),
-            token_passes=capture.cost(model, wanted["hooks"], progress.done),
+            token_passes=capture.cost(model, [*paths], progress.done),
             batch_tokens=chunk.batch_tokens,
             position=wanted["positions"],
         )
         writer.finish({hook: made_by.adding(hook=hook) for hook in paths})
-    shards.write(job.output.files, shards.sums(paths.values()), made_by)
 
 
 main(snakemake)

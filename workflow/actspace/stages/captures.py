@@ -30,12 +30,12 @@ def hooks_with_moments(study: Study) -> list[tuple[str, str]]:
 
 
 def activations(study: Study, capture: str) -> dict[str, Any]:
-    """Everything that decides the bits of a capture; what is read of it later does not."""
+    """Everything that decides the bits of a capture; what is read of it later does not, nor which other hooks are read."""
     found = study.captures[capture]
     return {
         "model": model_of(study, found),
         "batch_tokens": study.compute.batch_tokens,
-        "capture": found.model_dump(include={"hooks", "positions", "storage"}),
+        "capture": found.model_dump(include={"positions", "storage"}),
     }
 
 
