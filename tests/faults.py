@@ -37,8 +37,8 @@ class PowerCut:
                 os.truncate(path, min(path.stat().st_size, self._safe.get(path.stat().st_ino, 0)))
 
 
-def change_inside(path: Path, share: float = 0.5, content: bytes = MADE_UP) -> None:
-    """Change bytes in the middle of a file, whose size stays."""
+def change_inside(path: Path, share: float = 0.9, content: bytes = MADE_UP) -> None:
+    """Change bytes of a file behind its header, whose size stays."""
     data = bytearray(path.read_bytes())
     start = int(len(data) * share)
     assert data[start : start + len(content)] != content

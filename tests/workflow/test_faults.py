@@ -19,13 +19,13 @@ from tiny import ROOT, Run, TinyStudy, config
 from faults import cut_short
 
 SABOTAGE = Path(__file__).parent / "sabotage"
-TABLE = "results/tiny/tables/activations.csv"
 WITHOUT_SUMS = re.compile(
     r"(logs|benchmarks)/.*|manifest\.json|report\.html(\.json)?|.*/sae\.checkpoint|(.*/)?\..*|.*\.checkpoint"
 )
 """Files that tell the time of a run or the day, and those that are there while something is made."""
 ELSEWHERE = {"convert_model", "package", "statement_file", "archive", "plan"}
-"""Scripts that the tiny study does not run: its model and texts are local."""
+ELSEWHERE |= {"kmeans_read_out", "null_dictionary", "random_directions"}
+"""Scripts that the tiny study does not run: its model and texts are local, and its dictionaries few."""
 
 
 def copy_of(finished: TinyStudy, folder: Path) -> TinyStudy:
@@ -61,35 +61,60 @@ def sabotage(what: str, moment: int, folder: Path) -> dict[str, str]:
     return {"SABOTAGE": f"{what} {moment} {folder}", "PYTHONPATH": path}
 
 
+class Example:
+    """A study of a few stages whose one table was made once, undisturbed; `undo` takes it away."""
+
+    def __init__(self, folder: Path, table: str, **sections: Any) -> None:
+        self.study, self.table = TinyStudy(folder, "llama"), f"results/tiny/tables/{table}.csv"
+        self.settings = {name: config("llama")[name] for name in ("study", "model", "compute", "corpus")} | sections
+        self.study.write(self.settings)
+        run = self.run()
+        assert run.code == 0, run.text[-3000:]
+        self.sums = sums(self.study)
+
+    def run(self, **environment: str) -> Run:
+        """Make the table."""
+        return self.study.snakemake(self.table, **environment)
+
+    def undo(self) -> None:
+        """Remove what the last stage made."""
+        for path in self.made():
+            path.unlink()
+
+    def made(self) -> list[Path]:
+        """List what the last stage made."""
+        return [*self.study.results.glob(f"tables/{Path(self.table).stem}.*")]
+
+    def assert_recovers(self) -> None:
+        """Run the same command again: it must end in the same tables."""
+        assert self.run().code == 0
+        assert sums(self.study) == self.sums
+
+
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[TinyStudy, dict[str, str]]:
-    """A study of one capture with a table of it, and the sums of all its files."""
-    study = TinyStudy(tmp_path_factory.mktemp("faults"), "llama")
-    study.write(one_capture())
-    run = study.snakemake(TABLE)
-    assert run.code == 0, run.text[-3000:]
-    return study, sums(study)
+def of_a_toy(tmp_path_factory: pytest.TempPathFactory) -> Example:
+    return Example(tmp_path_factory.mktemp("toy"), "toy_truth", toy=config("llama")["toy"])
 
 
-def one_capture() -> dict[str, Any]:
-    """Return as little of the tiny study's config as has a table of activations."""
-    settings = config("llama")
+@pytest.fixture
+def toy(of_a_toy: Example) -> Example:
+    """One stage, undone."""
+    of_a_toy.undo()
+    return of_a_toy
+
+
+@pytest.fixture(scope="module")
+def of_a_capture(tmp_path_factory: pytest.TempPathFactory) -> Example:
     parts = {"tokens": "prompts", "captures": "prompts", "perturbations": "sensitive_directions"}
-    own = {section: {name: settings[section][name]} for section, name in parts.items()}
-    return {name: settings[name] for name in ("study", "model", "compute", "corpus")} | own
+    own = {section: {name: config("llama")[section][name]} for section, name in parts.items()}
+    return Example(tmp_path_factory.mktemp("capture"), "activations", **own)
 
 
 @pytest.fixture
-def undone(made: tuple[TinyStudy, dict[str, str]]) -> TinyStudy:
-    """The study without its table, which is quickly made."""
-    for path in made[0].results.glob("tables/activations.*"):
-        path.unlink()
-    return made[0]
-
-
-@pytest.fixture
-def undisturbed_sums(made: tuple[TinyStudy, dict[str, str]]) -> dict[str, str]:
-    return made[1]
+def capture(of_a_capture: Example) -> Example:
+    """A model, its tokens and activations, their moments, and the table of these, undone."""
+    of_a_capture.undo()
+    return of_a_capture
 
 
 # --- one stage -------------------------------------------------------------------------------------------------------------------------------
@@ -115,71 +140,65 @@ def little_memory(tmp_path: Path) -> Iterator[None]:
     group.rmdir()
 
 
-@pytest.mark.parametrize("what", ["kill-job", pytest.param("starve", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("what", ["kill-job", "starve"])
 def test_a_job_that_is_killed_leaves_nothing_and_the_run_says_whose_it_was_and_that_memory_may_be_short(
-    undone: TinyStudy, undisturbed_sums: dict[str, str], tmp_path: Path, what, request: pytest.FixtureRequest
+    toy: Example, tmp_path: Path, what, request: pytest.FixtureRequest
 ):
     if what == "starve":
         request.getfixturevalue("little_memory")
-    run = undone.snakemake(TABLE, **sabotage(what, 0, tmp_path))
-    line = own_line(run)
-    assert line.startswith("actspace: activation_table: killed from outside (signal 9), most often because memory ran")
+    line = own_line(toy.run(**sabotage(what, 0, tmp_path)))
+    assert line.startswith(
+        "actspace: toy: killed from outside (signal 9), most often because memory ran out; run again"
+    )
     assert "`--cores 1`" in line
-    assert not [*undone.results.glob("tables/activations.*")]
-    assert undone.snakemake(TABLE).code == 0
-    assert sums(undone) == undisturbed_sums
+    assert not toy.made()
+    toy.assert_recovers()
 
 
-def test_a_second_run_in_the_same_folder_is_refused_and_the_first_is_not_disturbed(
-    undone: TinyStudy, undisturbed_sums: dict[str, str], tmp_path: Path
-):
-    command = [sys.executable, "-m", "snakemake", "--cores", "1", TABLE]
+def test_a_second_run_in_the_same_folder_is_refused_and_the_first_is_not_disturbed(toy: Example, tmp_path: Path):
+    command = [sys.executable, "-m", "snakemake", "--cores", "1", toy.table]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     environment = {**os.environ, **sabotage("hold", 0, tmp_path)}
-    first = subprocess.Popen(command, cwd=undone.folder, env=environment, **quiet)
-    while not (tmp_path / "activation_table").exists():
+    first = subprocess.Popen(command, cwd=toy.study.folder, env=environment, **quiet)
+    while not (tmp_path / "toy").exists():
         assert first.poll() is None
         time.sleep(0.1)
-    second = undone.snakemake(TABLE)
+    second = toy.run()
     (tmp_path / "go").touch()
     assert first.wait() == 0
     assert second.code != 0, "two runs wrote the same files"
     assert "Error: Directory cannot be locked." in second.text
     assert "--unlock" in second.text
     assert "Traceback" not in second.text
-    assert sums(undone) == undisturbed_sums
+    assert sums(toy.study) == toy.sums
 
 
-def test_a_clock_that_was_set_back_stops_a_run_before_its_first_job(
-    undone: TinyStudy, undisturbed_sums: dict[str, str]
-):
+@pytest.mark.slow
+def test_a_clock_that_was_set_back_stops_a_run_before_its_first_job(capture: Example):
     ahead = time.time() + 3600
-    for path in undone.results.rglob("moments/**/*.json"):
+    for path in capture.study.results.rglob("moments/**/*.json"):
         os.utime(path, (ahead, ahead))
-    line = own_line(undone.snakemake(TABLE))
-    assert re.search(r"safetensors.json.*: dated .*, but the clock says .*; set the clock right, or", line)
-    assert not [*undone.results.glob("tables/activations.*")]
-    subprocess.run(["bash", "-c", re.search("`(find .*)`", line)[1]], cwd=undone.folder, check=True)
-    assert undone.snakemake(TABLE).code == 0
-    assert sums(undone) == undisturbed_sums
+    line = own_line(capture.run())
+    assert re.search(r"safetensors.json: dated .*, but the clock says .*; set the clock right, or", line)
+    assert not capture.made()
+    do(capture.study, "find", line)
+    capture.assert_recovers()
 
 
-def test_an_input_that_was_cut_short_stops_a_run_before_its_first_job_which_names_it(
-    undone: TinyStudy, undisturbed_sums: dict[str, str]
-):
-    damaged = min(undone.results.rglob("moments/**/*.safetensors"))
+@pytest.mark.slow
+def test_an_input_that_was_cut_short_stops_a_run_before_its_first_job_which_names_it(capture: Example):
+    (damaged,) = capture.study.results.rglob("moments/**/*.safetensors")
     cut_short(damaged)
-    line = own_line(undone.snakemake(TABLE))
-    assert line.startswith(f"actspace: {damaged.relative_to(undone.folder)}: not as the receipt says")
-    assert not [*undone.results.glob("tables/activations.*")]
-    mend(undone, line)
-    assert undone.snakemake(TABLE).code == 0
-    assert sums(undone) == undisturbed_sums
+    line = own_line(capture.run())
+    assert line.startswith(f"actspace: {damaged.relative_to(capture.study.folder)}: not as the receipt says")
+    assert not capture.made()
+    do(capture.study, "rm", line)
+    capture.assert_recovers()
 
 
-def mend(study: TinyStudy, line: str) -> None:
-    """Do what a line says of damaged files."""
-    subprocess.run(["bash", "-c", re.search("`(rm -f .*)`", line)[1]], cwd=study.folder, check=True)
+def do(study: TinyStudy, command: str, line: str) -> None:
+    """Do what a line says, in the study's folder."""
+    subprocess.run(["bash", "-c", re.search(f"`({command} .*)`", line)[1]], cwd=study.folder, check=True)
 
 
 # --- whole studies ---------------------------------------------------------------------------------------------------------------------------
@@ -197,7 +216,7 @@ def test_the_newest_files_cut_short_by_a_power_cut_are_made_again(finished: Tiny
     run = study.snakemake()
     for _ in range(5):
         if run.code:
-            mend(study, own_line(run))
+            do(study, "rm", own_line(run))
             run = study.snakemake()
     assert run.code == 0, run.text[-3000:]
     assert sums(study) == sums(finished)
@@ -215,11 +234,12 @@ def test_a_study_whose_every_stage_is_killed_once_ends_in_the_same_tables(finish
 @pytest.mark.slow
 @pytest.mark.parametrize(("what", "moment"), [("kill-job", 0), ("kill-run", 1)])
 def test_stages_that_are_killed_alone_or_with_snakemake_end_in_the_same_tables(
-    undisturbed_sums: dict[str, str], tmp_path: Path, what, moment
+    of_a_capture: Example, tmp_path: Path, what, moment
 ):
     study = TinyStudy(tmp_path, "llama")
-    study.write(one_capture())
-    killed = survive(study, undisturbed_sums, sabotage(what, moment, tmp_path / "killed"), TABLE)
+    study.write(of_a_capture.settings)
+    environment = sabotage(what, moment, tmp_path / "killed")
+    killed = survive(study, of_a_capture.sums, environment, of_a_capture.table)
     assert killed == {"model", "selfcheck", "tokens", "activations", "moments", "activation_table"}
 
 

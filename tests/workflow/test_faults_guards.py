@@ -108,7 +108,7 @@ GUARDS = [
         "SafetensorError",
     ),
     Guard(
-        f"{CLOSED}[the file-table.csv]",
+        f"{CLOSED}[table.csv-the file]",
         f"{PACKAGE}/provenance.py",
         "(errno.EACCES, errno.EPERM, errno.EROFS)",
         "()",
@@ -208,9 +208,9 @@ GUARDS = [
     Guard(
         f"{HUB}::test_a_download_that_breaks_off_is_no_snapshot_and_goes_on",
         f"{PACKAGE}/sources.py",
-        'if repo_type == "model" and not any',
-        "if False and not any",
-        NO_ERROR,
+        "    with _explained(repo, revision, repo_type):\n        folder = ",
+        "    if repo:\n        folder = ",
+        "IncompleteSnapshotError",
     ),
     Guard(
         f"{HUB}::test_a_hub_that_answers_slowly_gives_the_same_model",
@@ -231,7 +231,7 @@ GUARDS = [
         f"{PACKAGE}/sources.py",
         "status_code >= 500 or",
         "status_code >= 600 or",
-        "did not match|Regex pattern",
+        "Regex pattern did not match",
     ),
     Guard(
         f"{SOURCES}::test_fetch_package_refuses_a_wheel_with_another_hash",
