@@ -140,7 +140,7 @@ def little_memory(tmp_path: Path) -> Iterator[None]:
     group.rmdir()
 
 
-@pytest.mark.parametrize("what", ["kill-job", "starve"])
+@pytest.mark.parametrize("what", ["kill-job", pytest.param("starve", marks=pytest.mark.slow)])
 def test_a_job_that_is_killed_leaves_nothing_and_the_run_says_whose_it_was_and_that_memory_may_be_short(
     toy: Example, tmp_path: Path, what, request: pytest.FixtureRequest
 ):
