@@ -165,8 +165,9 @@ def test_a_second_run_in_the_same_folder_is_refused_and_the_first_is_not_disturb
         time.sleep(0.1)
     second = toy.run()
     (tmp_path / "go").touch()
-    assert first.wait() == 0
+    code = first.wait()
     assert second.code != 0, "two runs wrote the same files"
+    assert code == 0
     assert "Error: Directory cannot be locked." in second.text
     assert "--unlock" in second.text
     assert "Traceback" not in second.text
