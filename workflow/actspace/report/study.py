@@ -110,7 +110,11 @@ def _corpus(study: Mapping[str, Any], receipts: Receipts) -> str:
     if not study["corpus"]:
         return "statements only"
     names = [Path(s.get("member") or s.get("path") or s["repo"]).name for s in study["corpus"]["sources"]]
-    sets = {record["rule"]: record["extra"] for record in receipts.values() if record["rule"].startswith("tokens_")}
+    sets = {
+        record["rule"]: record["extra"]
+        for record in receipts.values()
+        if record["rule"].startswith("tokens_") and "tokens" in record["extra"]
+    }
     counts = [
         f"{rule.removeprefix('tokens_')}: {extra['tokens']:,} tokens of {extra['documents_used']:,} documents"
         for rule, extra in sorted(sets.items())
