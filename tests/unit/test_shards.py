@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import pyarrow as pa
 import pytest
 import torch
 from test_provenance import MADE_BY
 
-from actspace import manifest, provenance, shards
+from actspace import manifest, provenance, shards, tables, tokens
 from actspace.activations import store
 from actspace.errors import StudyError
 
@@ -22,10 +23,10 @@ def test_the_receipt_of_a_list_has_the_listed_files_as_inputs_and_changes_with_t
     path = tmp_path / f"train{shards.SUFFIX}"
     receipts = []
     for sha256 in ("22", "33"):
-        shards.write(path, FILES | {"a/h/train-101.parquet": sha256}, MADE_BY.adding(token_passes=5.0))
+        shards.write(path, FILES | {"a/h/train-101.parquet": sha256}, MADE_BY.adding(token_passes=5.0, tokens=9))
         receipts.append(provenance.read_receipt(f"{path}.json"))
     assert receipts[0]["inputs"] == FILES
-    assert receipts[0]["extra"] == {}  # the passes count once, with the shards
+    assert receipts[0]["extra"] == {"tokens": 9}  # the passes count once, with the shards
     assert receipts[1]["inputs"]["a/h/train-101.parquet"] == "33"
     assert receipts[0]["sha256"] != receipts[1]["sha256"]
 
@@ -72,3 +73,15 @@ def test_the_manifest_finds_shards_by_their_lists(tmp_path):
     file = stored(tmp_path, "train-000.parquet", 1)
     shards.write(path := tmp_path / f"train{shards.SUFFIX}", shards.sums([file]), MADE_BY)
     assert [*manifest.read_receipts([f"{path}.json"])] == sorted([str(path), file])
+
+
+def test_shards_of_tokens_are_complete_as_soon_as_the_next_one_begins(tmp_path):
+    paths = [str(tmp_path / f"{name}.parquet") for name in ("train-000", "train-001", "test-000")]
+    rows = pa.table({"sequence_id": [0, 1]})
+    with tokens.Shards(paths, MADE_BY) as written:
+        for split, shard in (("train", 0), ("test", 0), ("train", 0), ("train", 1)):
+            written.add(split, shard, rows)
+        assert [path.name for path in sorted(tmp_path.glob("*.parquet"))] == ["train-000.parquet"]
+        written.finish()
+    assert [tables.read_arrow(path).num_rows for path in paths] == [4, 2, 2]
+    assert not list(tmp_path.glob(".*"))

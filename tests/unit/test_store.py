@@ -368,3 +368,38 @@ def test_a_bad_row_stops_the_writer_with_its_number_in_the_file(tmp_path):
         with pytest.raises(StudyError, match=line):
             writer.finish({"a": MADE_BY})
     assert [*tmp_path.iterdir()] == []
+
+
+@pytest.fixture
+def five_groups(tmp_path) -> store.Activations:
+    """Return 5 row groups of 4,096 rows, of which the first value is the row's number."""
+    x = torch.zeros(5 * store.ROWS_PER_GROUP, 4)
+    x[:, 0] = torch.arange(len(x))
+    n = np.arange(len(x))
+    keys = {"sequence_id": n // 8, "position": n % 8, "document_id": (n // 64).astype(str), "token_id": n % 7}
+    store.write(tmp_path / "x.parquet", x, keys, "float32", MADE_BY)
+    return store.Activations([tmp_path / "x.parquet"], first_position=1)
+
+
+def test_thinning_keeps_every_so_many_row_groups_and_all_where_there_are_few(five_groups):
+    assert five_groups.count() == 5 * store.ROWS_PER_GROUP * 7 // 8
+    assert five_groups.thinned(five_groups.count()).every == 1
+    some = five_groups.thinned(five_groups.count() // 2)
+    assert sorted({int(x) // store.ROWS_PER_GROUP for x in some.read().x[:, 0]}) == [0, 2, 4]
+
+
+def test_blocks_are_all_rows_in_order_and_no_larger_than_they_may_be(five_groups, monkeypatch):
+    monkeypatch.setattr(store, "BLOCK_BYTES", 2 * store.ROWS_PER_GROUP * 16)
+    blocks = list(five_groups.blocks())
+    assert [len(block) for block in blocks] == [2 * 3584, 2 * 3584, 3584]
+    assert torch.equal(torch.cat([block.x for block in blocks]), five_groups.read().x)
+
+
+def test_rows_are_picked_by_their_number_among_the_used_ones(five_groups):
+    numbers = np.array([17_000, 3, 0, 9_999])
+    assert torch.equal(five_groups.pick(numbers).x, five_groups.read().x[numbers])
+
+
+def test_of_more_rows_than_may_be_held_some_are_read(five_groups, monkeypatch):
+    monkeypatch.setattr(store, "HELD_BYTES", 3 * store.ROWS_PER_GROUP * 16)
+    assert len(store.read_some(five_groups.paths)) == 3 * store.ROWS_PER_GROUP

@@ -103,3 +103,17 @@ def test_tables_go_by_the_names_of_their_files(tmp_path):
     found = tables.by_name([*paths, str(tmp_path / "a.csv")])
     assert list(found) == ["a", "b"]
     assert found["b"]["metric"].tolist() == ["fvu"]
+
+
+def test_rows_are_taken_by_their_number_over_all_files_in_the_order_asked_for(tmp_path):
+    paths = write_parts(tmp_path)
+    whole = tables.concat_arrow(paths)
+    numbers = np.array([len(whole) - 1, 0, 1])
+    assert tables.take(paths, numbers).equals(whole.take(numbers))
+
+
+def test_rows_that_have_a_value_are_found_in_all_files(tmp_path):
+    paths = write_parts(tmp_path)
+    whole = tables.concat_arrow(paths)
+    name = whole.column_names[0]
+    assert tables.having(paths, name, whole[name].slice(1, 1)).equals(whole.slice(1, 1))

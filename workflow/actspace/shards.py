@@ -29,13 +29,14 @@ def sums(files: Iterable[str | Path]) -> dict[str, str]:
 
 
 def write(path: str | Path, files: Mapping[str, str], made_by: MadeBy) -> None:
-    """Write a list: the sha256 of files, by path, in the order in which they are to be read."""
+    """Write a list: the sha256 of files, by path, in the order in which they are to be read; token passes are left to the files, to count once."""
     text = "\n".join([HEADER, *map(",".join, files.items()), ""])
 
     def writer(temporary: Path) -> None:
         temporary.write_text(text)
 
-    provenance.write(path, writer, replace(made_by, inputs=dict(files), extra={}))
+    extra = {name: value for name, value in made_by.extra.items() if name != "token_passes"}
+    provenance.write(path, writer, replace(made_by, inputs=dict(files), extra=extra))
 
 
 def read(path: str | Path) -> dict[str, str]:

@@ -7,9 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from actspace import provenance
 from actspace.errors import StudyError
@@ -89,10 +92,10 @@ def read(path: str | Path) -> pd.DataFrame:
     return read_arrow(path).to_pandas()
 
 
-def read_arrow(path: str | Path) -> pa.Table:
-    """Read a table as Arrow."""
+def read_arrow(path: str | Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read a table, or some of its columns, as Arrow."""
     with _damage(path):
-        return pq.read_table(path, page_checksum_verification=True)
+        return pq.read_table(path, columns=columns, page_checksum_verification=True)
 
 
 def stream(path: str | Path) -> Iterator[pa.Table]:
@@ -127,6 +130,24 @@ def joined(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
 def concat_arrow(paths: Iterable[str]) -> pa.Table:
     """Read tables of one kind as one Arrow table; their own metadata is left out."""
     return pa.concat_tables([read_arrow(path).replace_schema_metadata() for path in paths])
+
+
+def take(paths: Iterable[str], numbers: NDArray[np.integer]) -> pa.Table:
+    """Read rows by their number in tables of one kind, in the order asked for; no more than these are held."""
+    order, start, parts = np.argsort(numbers, kind="stable"), 0, []
+    wanted = np.asarray(numbers)[order]
+    for part in (part for path in paths for part in stream(path)):
+        here = wanted[(wanted >= start) & (wanted < start + part.num_rows)] - start
+        parts.append(part.take(here).replace_schema_metadata())
+        start += part.num_rows
+    return pa.concat_tables(parts).take(np.argsort(order))
+
+
+def having(paths: Iterable[str], column: str, values: pa.ChunkedArray) -> pa.Table:
+    """Read the rows of tables of one kind that have one of some values in a column; no more than these are held."""
+    parts = (part for path in paths for part in stream(path))
+    kept = [part.filter(pc.is_in(part[column], value_set=values)) for part in parts]
+    return pa.concat_tables(part.replace_schema_metadata() for part in kept)
 
 
 def by_name(paths: Iterable[str]) -> dict[str, pd.DataFrame]:

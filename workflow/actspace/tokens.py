@@ -5,6 +5,7 @@ Source: windows of web documents as the published studies use them (methods refe
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from actspace import tables
 from actspace.corpora import Document, split_of
 from actspace.errors import StudyError
+from actspace.provenance import MadeBy
 from actspace.threads import ahead
 
 SCHEMA = pa.schema(
@@ -178,6 +181,44 @@ class Stream:
         )
 
 
+class Shards:
+    """Writes the shards of both splits, one of each at a time, so that neither open files nor waiting rows grow with their number. Used as a context.
+
+    Parameters
+    ----------
+    paths : files of the shards, `<split>-<shard>.parquet`
+    made_by : what makes them
+    """
+
+    def __init__(self, paths: Iterable[str], made_by: MadeBy) -> None:
+        self._paths, self._made_by = {Path(path).stem: path for path in paths}, made_by
+        self._open: dict[str, tuple[int, tables.Growing]] = {}
+
+    def __enter__(self) -> Shards:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for split in self._open:
+            self._open[split][1].__exit__()
+
+    def add(self, split: str, shard: int, rows: pa.Table) -> None:
+        """Append rows to a shard; the one before it in its split is complete."""
+        if split not in self._open or self._open[split][0] != shard:
+            self._complete(split)
+            path = self._paths[f"{split}-{shard:03d}"]
+            self._open[split] = (shard, tables.Growing(path, ROWS_PER_GROUP, compression="zstd"))
+        self._open[split][1].add(rows)
+
+    def finish(self) -> None:
+        """Complete the last shards."""
+        for split in [*self._open]:
+            self._complete(split)
+
+    def _complete(self, split: str) -> None:
+        if split in self._open:
+            self._open.pop(split)[1].finish(self._made_by)
+
+
 def _table(parts: Sequence[tuple[str, NDArray[np.int32]]], first: int) -> pa.Table:
     """Make a table of documents' windows, the sequences numbered from `first`."""
     counts = np.array([len(found) for _, found in parts])
@@ -198,6 +239,13 @@ def spread(sequences: pa.Table, n: int) -> NDArray[np.int64]:
     if there are fewer than n.
     """
     return np.argsort(sequences["window"].to_numpy(), kind="stable")[:n]
+
+
+def chosen(paths: Sequence[str], n: int) -> tuple[NDArray[np.int64], pa.Table]:
+    """Read the n sequences that `spread` chooses of all in these files; their numbers, and the sequences."""
+    windows = pa.concat_tables(tables.read_arrow(path, ["window"]).replace_schema_metadata() for path in paths)
+    numbers = spread(windows, n)
+    return numbers, tables.take(paths, numbers)
 
 
 def statements_table(statements: Sequence[str], tokenizer: Any, bos: bool) -> pa.Table:

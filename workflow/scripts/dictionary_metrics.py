@@ -17,7 +17,7 @@ def main(job):
         "first_position": cfg["first_position"],
         "max_norm": moments.limit_for(job.wildcards.data, job.input.moments),
     }
-    rows, training = store.read(job.input.activations, **select), store.Activations(job.input.training, **select)
+    rows, training = store.read_some(job.input.activations, **select), store.Activations(job.input.training, **select)
     seeds = {name: cfg[name] for name in ("seed", "documents_seed")}
     measured = measurements.measure(dictionary, rows, training, spread, cfg["gauge"], **seeds)
     made_by = provenance.of(job.config["study"], job.rule, job.params, job.input)

@@ -13,7 +13,7 @@ from actspace.perturbations.bases import fit_gaussian
 
 def main(job):
     cfg, known = job.params.cfg, moments.load(job.input.moments)
-    rows = store.read(job.input.activations, first_position=cfg["first_position"], max_norm=known.max_norm)
+    rows = store.read_some(job.input.activations, first_position=cfg["first_position"], max_norm=known.max_norm)
     pairs = [
         spikes.real_pairs(rows.x, rows.column("document_id"), cfg["pairs"], cfg["seed"]),
         spikes.random_pairs(fit_gaussian(known.mean, known.covariance), cfg["pairs"], cfg["seed"]),

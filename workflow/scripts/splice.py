@@ -15,8 +15,7 @@ def main(job):
     settings = cfg["model"]
     folder = models.locate(settings["source"], job.input.get("weights"), settings["trust_remote_code"])
     model = models.load(folder, settings, device(job.resources.device))
-    sequences = tables.concat_arrow(shards.expand(job.input.tokens))
-    sequences = sequences.take(tokens.spread(sequences, cfg["sequences"]))
+    _, sequences = tokens.chosen(shards.expand(job.input.tokens), cfg["sequences"])
     fits = base.load_fits(job.input.fits, model.device)
     mean = moments.load(job.input.moments).mean
     table, passes = splice.evaluate(

@@ -14,11 +14,15 @@ from actspace.dictionaries import nulls
 def main(job):
     cfg = job.params.cfg
     real = moments.load(job.input.moments)
-    rows = store.read(job.input.activations, first_position=cfg["select"]["first_position"], max_norm=real.max_norm)
-    drawn = nulls.surrogate(cfg["null"], rows.x.numpy(), real, cfg["seed"])
-    keys = {name: rows.keys[name] for name in store.KEYS if name != "norm"}
+    select = {"first_position": cfg["select"]["first_position"], "max_norm": real.max_norm}
+    draw = nulls.surrogate(cfg["null"], real, cfg["seed"])
     made_by = provenance.of(job.config["study"], job.rule, job.params, job.input)
-    store.write(job.output.activations, torch.from_numpy(drawn), keys, "float32", made_by)
+    with store.Writer({"": job.output.activations}) as writer:
+        for block in store.Activations(job.input.activations, **select).blocks():
+            drawn = torch.from_numpy(draw(block.x.numpy()))
+            keys = {name: block.keys[name] for name in store.KEYS if name != "norm"}
+            writer.add({"": store.to_stored(drawn, "float32")}, keys)
+        writer.finish({"": made_by})
 
 
 main(snakemake)

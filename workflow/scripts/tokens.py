@@ -4,10 +4,9 @@ from actspace.jobs import begin
 
 begin(snakemake)
 
-from contextlib import ExitStack
 from pathlib import Path
 
-from actspace import corpora, models, provenance, shards, tables, tokens
+from actspace import corpora, models, provenance, shards, tokens
 from actspace.jobs import Progress, warn_on_terminal
 
 
@@ -21,23 +20,17 @@ def main(job):
     documents = corpora.chained(sources, wheels)
     settings = {**cfg["tokens"], "test_fraction": cfg["corpus"]["test_fraction"]}
     stream = tokens.Stream(documents, tokenizer, settings, cfg["seed"])
-    with ExitStack() as open_files, Progress(settings["train"] + settings["test"], "sequences") as progress:
-        files = {
-            Path(path).stem: open_files.enter_context(tables.Growing(path, tokens.ROWS_PER_GROUP, compression="zstd"))
-            for path in job.output.tokens
-        }
+    made_by = provenance.of(job.config["study"], job.rule, job.params, job.input).adding(sources=sources)
+    total = settings["train"] + settings["test"]
+    with tokens.Shards(job.output.tokens, made_by) as written, Progress(total, "sequences") as progress:
         for split, shard, rows in stream:
-            files[f"{split}-{shard:03d}"].add(rows)
+            written.add(split, shard, rows)
             progress.add(rows.num_rows)
-        made_by = provenance.of(job.config["study"], job.rule, job.params, job.input)
-        made_by = made_by.adding(**stream.counts, sources=sources)
-        for file in files.values():
-            file.finish(made_by)
+        written.finish()
     for path in job.output.files:
         split = Path(path).name.removesuffix(shards.SUFFIX)
-        shards.write(
-            path, shards.sums(file for file in job.output.tokens if Path(file).stem.startswith(split)), made_by
-        )
+        of_split = [file for file in job.output.tokens if Path(file).stem.startswith(split)]
+        shards.write(path, shards.sums(of_split), made_by.adding(**stream.counts))
 
 
 main(snakemake)

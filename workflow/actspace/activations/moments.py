@@ -51,19 +51,18 @@ def of_files(paths: Sequence[str], select: Mapping[str, Any], seed: int) -> Mome
     `seed` draws the pairs of which distance and angle are taken.
     """
     later = store.Activations(paths, first_position=select["first_position"])
-    norms = later.norms()
-    if not len(norms):
+    every = later.count()
+    if not every:
         raise StudyError(
             f"{paths[0]}: no row has the position {select['first_position']} or a later one; lower `select.first_position`"
         )
     used = later.without_outliers(select["norm_outliers"]) if select["norm_outliers"] else later
     limit = math.inf if used.max_norm is None else used.max_norm
     count, mean, covariance = accumulate(rows.x for rows in used.groups())
+    length = sum(float(part["norm"].to_numpy().sum(dtype=np.float64)) for part in used.key_groups("norm")) / count
     rng = np.random.default_rng(seed)
     distance, angle = distances(used.sample(2 * PAIRS, rng).x, rng)
-    return Moments(
-        count, mean, covariance, float(norms[norms <= limit].mean()), distance, angle, limit, len(norms) - count
-    )
+    return Moments(count, mean, covariance, length, distance, angle, limit, every - count)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ metadata, so a file can be read alone."""
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -35,6 +36,11 @@ OPTIONS = {
     "write_statistics": ["sequence_id", "position", "token_id", "norm"],
 }
 BUFFER_BYTES = 128 << 20
+BLOCK_BYTES = 256 << 20
+HELD_BYTES = 1 << 30
+"""Bytes of the rows, in float32, that a stage holds at most where it needs some of them and not each."""
+NUMBERED_ROWS = 1 << 24
+"""Rows at most of which a number each is held: a norm for their median, a place for a sample."""
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 KEY_TYPES = {
     "sequence_id": pa.int64(),
@@ -229,6 +235,7 @@ class Activations:
     positions : use these positions alone; None for all
     without_tokens : leave out rows of these tokens, special ones for example
     max_norm : leave out rows whose L2 norm exceeds it; None for no limit
+    every : use every so many row groups
     """
 
     paths: Sequence[str | Path]
@@ -236,6 +243,7 @@ class Activations:
     positions: Sequence[int] | None = None
     without_tokens: Sequence[int] = ()
     max_norm: float | None = None
+    every: int = 1
 
     @classmethod
     def of_study(cls, study: str | Path, capture: str, hook: str, split: str = "train", **select: Any) -> Activations:
@@ -253,8 +261,12 @@ class Activations:
         raise StudyError(f"{folder / hook}: no file {split}-*.parquet; there are: {', '.join(there) or 'none'}")
 
     def without_outliers(self, multiple: float) -> Activations:
-        """Return the same rows but those whose norm exceeds a multiple of their median norm."""
-        return replace(self, max_norm=float(np.median(self.norms())) * multiple)
+        """Return the same rows but those whose norm exceeds a multiple of their median norm; of very many, the median of a part is taken."""
+        return replace(self, max_norm=float(np.median(self.thinned(NUMBERED_ROWS).norms())) * multiple)
+
+    def thinned(self, rows: int) -> Activations:
+        """Return evenly spread row groups, of about so many rows at most; all where there are no more."""
+        return replace(self, every=self.every * max(1, -(-self.count() // rows)))
 
     @cached_property
     def _metadata(self) -> dict[str, pq.FileMetaData]:
@@ -277,7 +289,7 @@ class Activations:
                 rows = metadata.row_group(number).num_rows
                 groups.append(_Group(path, number, rows, start))
                 start += rows
-        return groups
+        return groups[:: self.every]
 
     @property
     def d_model(self) -> int:
@@ -321,12 +333,20 @@ class Activations:
 
     def keys(self, *names: str) -> pa.Table:
         """Read columns of the used rows, in token order; no activation is touched."""
-        parts = []
+        return pa.concat_tables(self.key_groups(*names)).replace_schema_metadata()
+
+    def key_groups(self, *names: str) -> Iterator[pa.Table]:
+        """Read columns of the used rows, in token order, a row group at a time."""
         for group in self._groups:
             found = self._load(group, sorted({*names, *self._needed}))
             kept = self._kept(found)
-            parts.append((found if kept is None else found.take(kept.numpy())).select(names))
-        return pa.concat_tables(parts).replace_schema_metadata()
+            yield (found if kept is None else found.take(kept.numpy())).select(names)
+
+    def count(self) -> int:
+        """Count the used rows."""
+        if not self._needed:
+            return sum(group.rows for group in self._groups)
+        return sum(part.num_rows for part in self.key_groups("position"))
 
     def norms(self) -> np.ndarray:
         """Read the L2 norms of the used rows, float32 of shape (row,)."""
@@ -337,10 +357,30 @@ class Activations:
         for group in self._groups:
             yield self._rows(group)
 
+    def blocks(self) -> Iterator[Rows]:
+        """Read the used rows in token order, in float32, as many row groups at once as take 256 MiB, and at least one."""
+        parts: list[Rows] = []
+        for part in self.groups():
+            if parts and 4 * self.d_model * sum(map(len, [*parts, part])) > BLOCK_BYTES:
+                yield _joined(parts)
+                parts = []
+            parts.append(Rows(part.x.float(), part.keys))
+        if parts:
+            yield _joined(parts)
+
     def read(self) -> Rows:
         """Read all used rows, in token order, in float32."""
-        parts = [*self.groups()]
-        return Rows(torch.cat([part.x.float() for part in parts]), pa.concat_tables([part.keys for part in parts]))
+        return _joined([Rows(part.x.float(), part.keys) for part in self.groups()])
+
+    def pick(self, numbers: np.ndarray) -> Rows:
+        """Read rows by their number among the used ones, in the order asked for and in float32."""
+        order, start, parts = np.argsort(numbers, kind="stable"), 0, []
+        wanted = np.asarray(numbers)[order]
+        for rows in self.groups():
+            here = wanted[(wanted >= start) & (wanted < start + len(rows))] - start
+            parts.append(Rows(rows.x[torch.from_numpy(here)].float(), rows.keys.take(pa.array(here))))
+            start += len(rows)
+        return _taken(_joined(parts), np.argsort(order))
 
     def take(self, numbers: np.ndarray) -> Rows:
         """Read rows by their number in the files, used or not, in the order asked for and in the stored precision."""
@@ -355,15 +395,13 @@ class Activations:
             parts.append(
                 Rows(rows.x[torch.from_numpy(wanted - group.start)], rows.keys.take(pa.array(wanted - group.start)))
             )
-        back = np.argsort(order)
-        x = torch.cat([part.x for part in parts])[torch.from_numpy(back)]
-        return Rows(x, pa.concat_tables([part.keys for part in parts]).take(pa.array(back)))
+        return _taken(_joined(parts), np.argsort(order))
 
     def sample(self, n: int, rng: np.random.Generator) -> Rows:
-        """Draw `n` different used rows (all of them if there are fewer), in random order."""
-        numbers = []
-        for group in self._groups:
-            kept = self._kept(self._load(group, self._needed)) if self._needed else None
+        """Draw `n` different used rows (all of them if there are fewer), in random order; of very many, from a part of the row groups."""
+        numbers, some = [], self.thinned(max(n, NUMBERED_ROWS))
+        for group in some._groups:
+            kept = some._kept(some._load(group, some._needed)) if some._needed else None
             numbers.append(group.start + (np.arange(group.rows) if kept is None else kept.numpy()))
         used = np.concatenate(numbers)
         return self.take(rng.permutation(used)[:n])
@@ -418,6 +456,23 @@ class Activations:
 def read(paths: Sequence[str | Path], **select: Any) -> Rows:
     """Read activations of one hook from its shards, in token order, in float32; `select` as in `Activations`."""
     return Activations(paths, **select).read()
+
+
+def read_some(paths: Sequence[str | Path], **select: Any) -> Rows:
+    """As `read`, where any rows will do: of more than 1 GiB, row groups evenly spread over the shards."""
+    rows = Activations(paths, **select)
+    some = rows.thinned(HELD_BYTES // (4 * rows.d_model))
+    if some.every > 1:
+        logging.info("%s: one row group in %d is read", paths[0], some.every)
+    return some.read()
+
+
+def _joined(parts: Sequence[Rows]) -> Rows:
+    return Rows(torch.cat([part.x for part in parts]), pa.concat_tables([part.keys for part in parts]))
+
+
+def _taken(rows: Rows, places: np.ndarray) -> Rows:
+    return Rows(rows.x[torch.from_numpy(places)], rows.keys.take(pa.array(places)))
 
 
 def vectors(column: pa.ChunkedArray, dtype: str, d_model: int) -> Tensor:

@@ -129,7 +129,7 @@ def fit(
 
 def data_of(activations: store.Activations) -> np.ndarray | store.Activations:
     """Return the rows for `fit`: read into memory if they take at most 4 GiB, or else as they are."""
-    n_bytes = 4 * activations.d_model * len(activations.norms())
+    n_bytes = 4 * activations.d_model * activations.count()
     return activations if n_bytes > MEMORY_BYTES else activations.read().x.numpy()
 
 

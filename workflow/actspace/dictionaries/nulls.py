@@ -7,6 +7,8 @@ its eigendecomposition, never through a Cholesky factor."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -61,12 +63,16 @@ def spectrum(covariance: np.ndarray) -> Spectrum:
     return Spectrum(variances[kept][::-1], directions.T[kept][::-1])
 
 
-def surrogate(null: str, x: np.ndarray, moments: Moments, seed: int) -> np.ndarray:
-    """Draw as many rows as x (row, d_model) has from one of the two nulls of data, by name; the Gaussian has `moments`."""
+def surrogate(null: str, moments: Moments, seed: int) -> Callable[[np.ndarray], np.ndarray]:
+    """Return what draws as many rows as x (row, d_model) has from one of the two nulls of data, by name: for one block of the data after the other.
+
+    The Gaussian has `moments`; dimensions are shuffled within a block.
+    """
     rng = np.random.default_rng(seed)
     if null == "shuffled":
-        return shuffled_dimensions(x, rng)
-    return gaussian_surrogate(moments.mean.numpy(), moments.covariance.numpy(), len(x), rng)
+        return partial(shuffled_dimensions, rng=rng)
+    mean, root = moments.mean.numpy(), _root(moments.covariance.numpy())
+    return lambda x: _gaussian(mean, root, len(x), rng)
 
 
 def gaussian_surrogate(mean: np.ndarray, covariance: np.ndarray, n_rows: int, rng: np.random.Generator) -> np.ndarray:
@@ -76,8 +82,16 @@ def gaussian_surrogate(mean: np.ndarray, covariance: np.ndarray, n_rows: int, rn
     -------
     float32 array of shape (n_rows, d_model)
     """
+    return _gaussian(mean, _root(covariance), n_rows, rng)
+
+
+def _root(covariance: np.ndarray) -> np.ndarray:
+    """Return the rows (rank, d_model) whose sums with independent standard normal weights have a covariance."""
     variances, directions = spectrum(covariance)
-    root = np.sqrt(variances)[:, None] * directions
+    return np.sqrt(variances)[:, None] * directions
+
+
+def _gaussian(mean: np.ndarray, root: np.ndarray, n_rows: int, rng: np.random.Generator) -> np.ndarray:
     rows = np.empty((n_rows, len(mean)), dtype=np.float32)
     for start in range(0, n_rows, ROWS_AT_ONCE):
         z = rng.standard_normal((min(ROWS_AT_ONCE, n_rows - start), len(root)))

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from actspace import models, shards, tables, tokens
+from actspace import models, shards, tokens
 from actspace.activations import moments, store
 from actspace.activations.moments import Sums
 from actspace.errors import StudyError
@@ -116,17 +116,16 @@ def load(inputs: Any, cfg: Mapping[str, Any], device: str) -> Setting:
         cfg["rows_per_launch"],
         jensen_shannon=cfg.get("jensen_shannon", False),
     )
-    prompts = tables.concat_arrow(shards.expand(inputs.tokens))
+    numbers, prompts = tokens.chosen(shards.expand(inputs.tokens), cfg["n_prompts"])
     token_ids = np.stack(prompts["token_ids"].to_numpy())
     position = token_ids.shape[1] - 1 if cfg["position"] == "last" else cfg["position"]
-    bases = store.read(inputs.bases, positions=[position])
-    pool = store.read(inputs.pool, positions=[position], max_norm=moments.load(inputs.moments).max_norm)
     # Rows of one position stand in the order of the sequences, so one choice serves tokens and activations.
-    chosen = tokens.spread(prompts, cfg["n_prompts"])
+    bases = store.Activations(inputs.bases, positions=[position]).pick(numbers)
+    pool = store.read_some(inputs.pool, positions=[position], max_norm=moments.load(inputs.moments).max_norm)
     activations = Activations(
-        token_ids=torch.from_numpy(token_ids[chosen, : position + 1]),
-        documents=bases.column("document_id")[chosen],
-        real=bases.x.double().numpy()[chosen],
+        token_ids=torch.from_numpy(token_ids[:, : position + 1]),
+        documents=bases.column("document_id"),
+        real=bases.x.double().numpy(),
         pool=Pool(pool.x.double().numpy(), pool.column("document_id")),
     )
     fits = {key: inputs.get(key)[0] for key in (DICTIONARY, CLUSTERS, PROBE) if inputs.get(key)}
