@@ -39,11 +39,13 @@ def few() -> dict[str, Any]:
 
 
 def times(study: TinyStudy) -> dict[str, int]:
-    """Return when every result was written that is data: tables, figures and the page show all members."""
+    """Return when every result was written that is of one member; tables, figures and the page show all, and three files compare all fits of a place."""
     shown = ("tables", "figures", "logs", "benchmarks")
+    compared = ("contexts.parquet", "matches.parquet", "splice.parquet")
     files = (path for path in study.results.rglob("*") if path.is_file())
     named = {str(path.relative_to(study.results)): path.stat().st_mtime_ns for path in files}
-    return {name: time for name, time in named.items() if "/" in name and name.split("/")[0] not in shown}
+    of_one = {name for name in named if "/" in name and name.split("/")[0] not in shown}
+    return {name: named[name] for name in of_one if not Path(name.removesuffix(".json")).name.endswith(compared)}
 
 
 def run(study: TinyStudy, *arguments: str) -> str:
