@@ -20,10 +20,8 @@ from tiny import Run, TinyStudy, config, smaller
 pytestmark = pytest.mark.cluster
 
 # Waits that suit a scheduler which answers at once.
-QUICK = [
-    *("--slurm-init-seconds-before-status-checks", "1", "--seconds-between-status-checks", "2"),
-    *("--latency-wait", "5"),
-]
+QUICK = ["--slurm-init-seconds-before-status-checks", "1", "--latency-wait", "5"]
+IMPATIENT = str(Path(__file__).with_name("impatient.py"))
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,7 @@ def small_study(folder: Path) -> TinyStudy:
 
 
 def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "snakemake", "--nocolor", "--profile", "profiles/slurm-noacct", *QUICK, *arguments]
+    return [sys.executable, IMPATIENT, "--nocolor", "--profile", "profiles/slurm-noacct", *QUICK, *arguments]
 
 
 def finished_shards(study: TinyStudy) -> dict[str, int]:
@@ -74,10 +72,16 @@ def completed_jobs() -> Counter[str]:
     return Counter(job["Comment"] for job in slurm.jobs() if job["JobState"] == "COMPLETED")
 
 
+def listening() -> None:
+    """Let a process be interrupted: those in the background inherit that it is ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.fixture(scope="session")
 def story(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Story:
     study = small_study(tmp_path_factory.mktemp("on_slurm"))
-    run = subprocess.Popen(command(), cwd=study.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    run = subprocess.Popen(command(), cwd=study.folder, preexec_fn=listening, **output)
     try:
         slurm.wait_for(lambda: slurm.jobs_of("activations_contexts", "RUNNING"), 600, "a shard to be captured")
         victim = slurm.jobs_of("activations_contexts", "RUNNING")[0]["JobId"]
@@ -145,8 +149,8 @@ def test_shards_are_captured_side_by_side(story: Story):
 
 
 def test_short_jobs_are_submitted_together(story: Story):
-    assert story.completed["rule_inputs_model_statements_tokens_contexts_tokens_prompts"] == 1
-    assert [int(job["NumCPUs"]) for job in slurm.jobs_of("figures")] == [5]
+    assert story.completed["rule_inputs_model_tokens_contexts_tokens_prompts"] == 1
+    assert [int(job["NumCPUs"]) for job in slurm.jobs_of("figures")] == [4]
 
 
 def test_its_tables_are_those_of_a_local_run(story: Story, tmp_path):

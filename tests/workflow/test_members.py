@@ -39,7 +39,7 @@ def few() -> dict[str, Any]:
 
 
 def times(study: TinyStudy) -> dict[str, int]:
-    """Return when every result was written that is of one member; tables, figures and the page show all, and three files compare all fits of a place."""
+    """Return when every result of one member was written. Tables, figures and the page show all, and three files compare all fits of a place."""
     shown = ("tables", "figures", "logs", "benchmarks")
     compared = ("contexts.parquet", "matches.parquet", "splice.parquet")
     files = (path for path in study.results.rglob("*") if path.is_file())
