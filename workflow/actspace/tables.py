@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -41,12 +42,17 @@ class Growing:
     ----------
     path : the file
     rows_per_group : rows in every row group but the last
-    options : of `pyarrow.parquet.ParquetWriter`
+    sums : returns something that JSON can hold of a row group; the file's metadata hold the list of them, as `sums`
+    options : of `pyarrow.parquet.ParquetWriter`; pages have checksums if they do not say otherwise
     """
 
-    def __init__(self, path: str | Path, rows_per_group: int, **options: Any) -> None:
+    def __init__(
+        self, path: str | Path, rows_per_group: int, sums: Callable[[pa.Table], Any] | None = None, **options: Any
+    ) -> None:
         self.rows = 0
-        self._draft, self._rows_per_group, self._options = provenance.Draft(path), rows_per_group, options
+        self._draft, self._rows_per_group = provenance.Draft(path), rows_per_group
+        self._options = {"write_page_checksum": True, **options}
+        self._sum, self._sums = sums, list[Any]()
         self._parquet: pq.ParquetWriter | None = None
         self._waiting: list[pa.Table] = []
 
@@ -66,17 +72,22 @@ class Growing:
 
     def finish(self, made_by: MadeBy) -> None:
         """Write what waits, record what made the file in its metadata and its receipt, and give it its name; there must be a row."""
-        self._write(sum(part.num_rows for part in self._waiting))
+        if rest := sum(part.num_rows for part in self._waiting):
+            self._write(rest)
         assert self._parquet is not None
-        self._parquet.add_key_value_metadata({"actspace": made_by.as_json()})
+        sums = {"sums": json.dumps(self._sums)} if self._sums else {}
+        self._parquet.add_key_value_metadata({"actspace": made_by.as_json(), **sums})
         self._parquet.close()
         self._draft.finish(made_by)
 
     def _write(self, rows: int) -> None:
         waiting = pa.concat_tables(self._waiting)
         if self._parquet is None:
-            self._parquet = pq.ParquetWriter(self._draft, waiting.schema, write_page_checksum=True, **self._options)
+            self._parquet = pq.ParquetWriter(self._draft, waiting.schema, **self._options)
         self._parquet.write_table(waiting.slice(0, rows), row_group_size=self._rows_per_group)
+        if self._sum is not None:
+            starts = range(0, rows, self._rows_per_group)
+            self._sums += [self._sum(waiting.slice(start, min(self._rows_per_group, rows - start))) for start in starts]
         self._waiting = [waiting.slice(rows)]
 
 
