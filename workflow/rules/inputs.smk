@@ -41,7 +41,7 @@ def wheel_of(source):
 
 
 def hooks_at_once(capture):
-    """The hooks that one pass reads, by the suffix of the rule that does: all, or those that were added to a capture that is there already.
+    """The hooks that one pass reads. Those that were added to a capture which is there already have a pass, and a suffix of its name, of their own.
 
     A hook counts as there if it has all its shards, made with the present settings. Jobs on other machines are told what was found when the run
     began.
