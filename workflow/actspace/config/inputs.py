@@ -398,4 +398,4 @@ def stored_positions(positions: Any, length: int) -> range | set[int]:
     if positions == "all" or isinstance(positions, EveryNth):
         return range(0, length, positions.every if isinstance(positions, EveryNth) else 1)
     wanted = [-1] if positions == "last" else positions
-    return {place + length if place < 0 else place for place in wanted} & set(range(length))
+    return {place + length if place < 0 else place for place in wanted if -length <= place < length}
