@@ -361,6 +361,12 @@ def test_a_number_of_thousands_of_digits_is_shown_in_part():
     assert len(said) < 200
 
 
+def test_a_name_of_thousands_of_characters_is_shown_in_part():
+    said = outcome(edited("perturbations", "latents", "clusters", "fit", "9" * 5000))
+    assert "clusters.fit: '999" in said
+    assert len(said) < 300
+
+
 def test_tens_of_thousands_of_members_of_a_list_are_read_in_a_moment():
     config = edited("dictionaries", "residual", "kmeans", "seeds", [*range(30_000), 7])
     started = time.process_time()

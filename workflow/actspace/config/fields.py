@@ -117,7 +117,7 @@ def _expand(hooks: Any) -> Any:
         first, last = int(match[1]), int(match[2])
         if not first <= last < MOST_LAYERS:
             raise ValueError(
-                f": the range of '{hook}' holds no layers; write {{first..last}}, the lower one first, both below {MOST_LAYERS}"
+                f": the range of {quoted(hook)} holds no layers; write {{first..last}}, the lower one first, both below {MOST_LAYERS}"
             )
         expanded += [RANGE.sub(str(layer), hook, count=1) for layer in range(first, last + 1)]
     return expanded

@@ -272,7 +272,7 @@ class Unions(Strict):
     @model_validator(mode="after")
     def _template_has_the_parts(self) -> Unions:
         if taken := [part for part in self.parts if part in ("phrase", "mean")]:
-            raise ValueError(f".parts: '{taken[0]}' is the name of something else here; rename the part")
+            raise ValueError(f".parts: {quoted(taken[0])} is the name of something else here; rename the part")
         _has_blanks(".template", self.template, list(self.parts))
         return self
 
