@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +156,7 @@ def _change(holder: Any, key: Any, kind: str, junk: Any, other: tuple[Any, Any])
     elif isinstance(holder, list):
         holder.append(holder[key]) if kind == "repeat" else holder.__setitem__(key, junk)
     elif kind in ("misspell", "rename"):
-        name = key[:-1] if kind == "misspell" else junk
+        name = str(key)[:-1] if kind == "misspell" else junk
         holder[name if isinstance(name, str | int) else "x"] = holder.pop(key)
     else:
         holder["more" if kind == "add" else key] = junk
@@ -336,6 +337,41 @@ def test_a_file_with_some_bytes_changed_is_read_or_refused(tmp_path_factory, pla
 FILE = yaml.safe_dump(
     {key: BASE[key] for key in ("study", "model", "compute", "corpus", "tokens", "captures")}, sort_keys=False
 ).encode()
+
+
+def edited(*path_and_value: Any) -> dict[str, Any]:
+    """Return the tiny study's config with one value set; its path goes before it."""
+    config = copy.deepcopy(BASE)
+    *path, key, value = path_and_value
+    section = config
+    for name in path:
+        section = section[name]
+    section[key] = value
+    return config
+
+
+def test_sequences_of_billions_of_tokens_are_planned_or_refused_without_counting_to_them():
+    for tokens in ("contexts", "prompts"):
+        outcome(edited("tokens", tokens, "length", 2**62))
+
+
+def test_a_number_of_thousands_of_digits_is_shown_in_part():
+    said = outcome(edited("dictionaries", "residual", "l1", "coefficients", ["9" * 4000]))
+    assert "coefficients[0]: found '999" in said
+    assert len(said) < 200
+
+
+def test_a_name_of_thousands_of_characters_is_shown_in_part():
+    said = outcome(edited("perturbations", "latents", "clusters", "fit", "9" * 5000))
+    assert "clusters.fit: '999" in said
+    assert len(said) < 300
+
+
+def test_tens_of_thousands_of_members_of_a_list_are_read_in_a_moment():
+    config = edited("dictionaries", "residual", "kmeans", "seeds", [*range(30_000), 7])
+    started = time.process_time()
+    assert "7 is there twice; name it once" in outcome(config)
+    assert time.process_time() - started < 3  # each compared with all before it would be half a billion
 
 
 def test_every_shipped_config_is_read():

@@ -40,7 +40,10 @@ class File:
 
 def _counted(capture: Capture, length: int, first_position: int = 0) -> int:
     """Count the positions of a sequence of `length` tokens that are stored, from `first_position` on."""
-    return sum(place >= first_position for place in stored_positions(capture.positions, length))
+    stored = stored_positions(capture.positions, length)
+    if isinstance(stored, range):
+        return len(stored) - len(stored[: -(-min(first_position, length) // stored.step)])
+    return sum(place >= first_position for place in stored)
 
 
 def lengths(study: Study, tokens: str) -> dict[str, Lengths]:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from actspace import stages
 from actspace.config.dictionaries import Dictionaries
+from actspace.config.fields import quoted
 from actspace.config.study import Study
 from actspace.errors import StudyError
 from actspace.perturbations import families
@@ -66,7 +67,7 @@ def _check_fit(study: Study, where: str, dictionaries: str, fit: str, what: str,
         near = difflib.get_close_matches(fit, known, n=1)
         hint = f"; did you mean '{near[0]}'?" if near else ""
         there = f"there are: {', '.join(known) or 'none'}{hint}"
-        raise StudyError(f"{where}: '{fit}' is not {what} of `dictionaries.{dictionaries}`; {there}")
+        raise StudyError(f"{where}: {quoted(fit)} is not {what} of `dictionaries.{dictionaries}`; {there}")
 
 
 def _check_null_families(where: str, member: Dictionaries) -> None:
@@ -76,10 +77,10 @@ def _check_null_families(where: str, member: Dictionaries) -> None:
     nulls = stages.kinds_of_data(member)[1:]
     for null, wanted in member.null_families.items():
         if null not in nulls:
-            raise StudyError(f"{where}: the study has no null '{null}'; it has: {', '.join(nulls) or 'none'}")
+            raise StudyError(f"{where}: the study has no null {quoted(null)}; it has: {', '.join(nulls) or 'none'}")
         if unknown := [family for family in wanted if family not in known]:
             raise StudyError(
-                f"{where}.{null}: '{unknown[0]}' is no family of this study; there are: {', '.join(known)}"
+                f"{where}.{null}: {quoted(unknown[0])} is no family of this study; there are: {', '.join(known)}"
             )
 
 

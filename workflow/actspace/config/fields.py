@@ -6,6 +6,7 @@ import difflib
 import math
 import posixpath
 import re
+from collections import Counter
 from contextlib import suppress
 from typing import Annotated, Any
 
@@ -43,7 +44,7 @@ def as_number(value: Any) -> Any:
         with suppress(ValueError):
             number = float(value)
     if isinstance(number, float) and not math.isfinite(number):
-        raise ValueError(f": found {value!r}; give a finite number")
+        raise ValueError(f": found {quoted(value) if isinstance(value, str) else value}; give a finite number")
     return number
 
 
@@ -116,7 +117,7 @@ def _expand(hooks: Any) -> Any:
         first, last = int(match[1]), int(match[2])
         if not first <= last < MOST_LAYERS:
             raise ValueError(
-                f": the range of '{hook}' holds no layers; write {{first..last}}, the lower one first, both below {MOST_LAYERS}"
+                f": the range of {quoted(hook)} holds no layers; write {{first..last}}, the lower one first, both below {MOST_LAYERS}"
             )
         expanded += [RANGE.sub(str(layer), hook, count=1) for layer in range(first, last + 1)]
     return expanded
@@ -161,7 +162,7 @@ class Strict(BaseModel):
     def _no_doubles(cls, value: Any) -> Any:
         """Two members of one name would be one file, and count twice in every average."""
         items = [item for item in value if isinstance(item, str | int | float)] if isinstance(value, list) else []
-        if twice := [item for i, item in enumerate(items) if item in items[:i]]:
+        if twice := [item for item, n in Counter(items).items() if n > 1]:
             raise ValueError(f": {twice[0]!r} is there twice; name it once")
         return value
 

@@ -272,7 +272,7 @@ class Unions(Strict):
     @model_validator(mode="after")
     def _template_has_the_parts(self) -> Unions:
         if taken := [part for part in self.parts if part in ("phrase", "mean")]:
-            raise ValueError(f".parts: '{taken[0]}' is the name of something else here; rename the part")
+            raise ValueError(f".parts: {quoted(taken[0])} is the name of something else here; rename the part")
         _has_blanks(".template", self.template, list(self.parts))
         return self
 
@@ -398,4 +398,4 @@ def stored_positions(positions: Any, length: int) -> range | set[int]:
     if positions == "all" or isinstance(positions, EveryNth):
         return range(0, length, positions.every if isinstance(positions, EveryNth) else 1)
     wanted = [-1] if positions == "last" else positions
-    return {place + length if place < 0 else place for place in wanted} & set(range(length))
+    return {place + length if place < 0 else place for place in wanted if -length <= place < length}

@@ -18,6 +18,7 @@ from actspace.config.fields import (
     Strict,
     as_integer,
     as_number,
+    quoted,
 )
 from actspace.probes import names
 from actspace.probes.names import Centring, ProbeKind
@@ -163,7 +164,7 @@ class Causal(Strict):
     @classmethod
     def _one_place(cls, template: str) -> str:
         if template.count("{statement}") != 1:
-            raise ValueError(f": {template!r} must hold '{{statement}}' once")
+            raise ValueError(f": {quoted(template)} must hold '{{statement}}' once")
         return template
 
 
