@@ -134,7 +134,7 @@ PARQUET = parquet(text=["one", None, "", "three" * 50], number=[1, 2, 3, 4])
 @pytest.mark.parametrize(
     ("content", "form", "line"),
     [
-        (gzip.compress(b"text"), "text", "not UTF-8 at byte 1 (line 1)"),
+        (gzip.compress(b"text", mtime=0), "text", "not UTF-8 at byte 1 (line 1)"),
         (b"<doc>\na\n<doc>\nb\n</doc>\n", "doc", "line 3: the <doc> of line 1 is still open"),
         (b"<doc>\na\n", "doc", "the <doc> of line 1 never ends"),
         (b'{"text": ' + b"[" * 100_000, "jsonl", "line 1 is not JSON"),
