@@ -78,4 +78,4 @@ def test_adding_a_checkpoint_runs_what_it_needs_alone(trained):
     path.write_text(json.dumps({"captures": {"earlier": settings["captures"]["earlier"]}}))
     run = study.snakemake("-n", "--configfile", "config/config.yaml", str(path), **hub)
     assert run.code == 0, run.text[-3000:]
-    assert set(run.rules) == {"checkpoint", "activations_earlier", "report", "manifest"}
+    assert set(run.rules) == {"checkpoint", "activations_earlier", "shards", "report", "manifest"}
