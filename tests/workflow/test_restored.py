@@ -16,7 +16,7 @@ from tiny import TinyStudy
 
 from actspace import provenance
 
-# By default Snakemake compares files below 1 MB by content, and receipts are below it: only files of the user can be larger.
+# By default Snakemake compares files below 10 MB (the profile says so) by content, and receipts are below it: only files of the user can be larger.
 NONE_BY_CONTENT = ("--max-checksum-file-size", "1")
 
 
