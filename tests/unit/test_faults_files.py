@@ -217,7 +217,8 @@ def test_a_number_that_was_changed_inside_a_file_is_never_read(tmp_path, kind):
     name, read = READERS[kind]
     WRITERS[name](tmp_path / name)
     read(tmp_path / name)
-    change_inside(tmp_path / name)
+    # Among the numbers: behind the header of safetensors, and far before the footer of Parquet and the indices into its dictionary.
+    change_inside(tmp_path / name, share=0.5 if name.endswith(".parquet") else 0.9)
     refused(
         lambda: read(tmp_path / name), rf"{name}: .*(CRC checksum|its receipt says|not what was written).* run again"
     )

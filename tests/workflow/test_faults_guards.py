@@ -125,8 +125,8 @@ GUARDS = [
     Guard(
         f"{CHANGED}[a table]",
         f"{PACKAGE}/tables.py",
-        "read_table(path, page_checksum_verification=True)",
-        "read_table(path)",
+        "read_table(path, columns=columns, page_checksum_verification=True)",
+        "read_table(path, columns=columns)",
         NO_ERROR,
     ),
     Guard(
