@@ -166,7 +166,7 @@ def test_a_result_that_was_edited_is_not_archived(folder):
 
 def test_a_result_that_is_missing_is_not_passed_over(folder):
     Path("results/small/tables/toy.csv").unlink()
-    with pytest.raises(StudyError, match=r"results/small/tables/toy.csv: missing, but listed in manifest.json; run"):
+    with pytest.raises(StudyError, match=r"results/small/tables/toy.csv: missing, but listed in manifest.json; `snake"):
         make()
 
 

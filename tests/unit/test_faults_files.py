@@ -18,10 +18,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 
-from actspace import manifest, provenance, runs, tables
+from actspace import manifest, provenance, runs, shards, tables, tokens
 from actspace.activations import moments, store
 from actspace.dictionaries import base, saelens
 from actspace.dictionaries.sae.checkpoint import Checkpoint
@@ -45,6 +46,13 @@ def write_activations(path: Path) -> None:
     number = np.arange(ROWS)
     keys = dict.fromkeys(("sequence_id", "position", "token_id"), number) | {"document_id": number.astype(str)}
     store.write(path, gaussian(), keys, "float32", MADE_BY)
+
+
+def write_tokens(path: Path) -> None:
+    rows = pa.table({"token_ids": gaussian().flatten().numpy()})
+    with tokens.Shards([str(path)], MADE_BY) as written:
+        written.add("test", 0, rows)
+        written.finish()
 
 
 def write_table(path: Path) -> None:
@@ -87,6 +95,7 @@ def write_manifest(path: Path) -> None:
 
 WRITERS: dict[str, Callable[[Path], None]] = {
     "train-000.parquet": write_activations,
+    "test-000.parquet": write_tokens,
     "table.parquet": write_table,
     "table.csv": write_csv,
     "moments.safetensors": write_moments,
@@ -234,10 +243,53 @@ def test_a_run_names_all_inputs_that_were_cut_short_and_the_command_that_mends_i
     inputs = [*paths, *map(provenance.receipt_of, paths), "absent.parquet.json"]
     command = "rm -f short.parquet short.parquet.json unsaid.parquet unsaid.parquet.json"
     refused(
-        lambda: runs.check_inputs(inputs), rf"^short.parquet, unsaid.parquet: not as the receipt says; .*`{command}`"
+        lambda: runs.check_inputs(inputs),
+        rf"^short.parquet, unsaid.parquet: not as the receipt says; .*`{command} && snakemake --cores all short.parquet unsaid.parquet`",
     )
     subprocess.run(command.split(), check=True)
     runs.check_inputs(inputs)
+
+
+@pytest.mark.parametrize(
+    ("damage", "said", "removed"),
+    [
+        (Path.unlink, "missing", "rm -f a.files.csv a.files.csv.json"),
+        (cut_short, "not as the receipt says; .*", "rm -f a-1.parquet a-1.parquet.json a.files.csv a.files.csv.json"),
+    ],
+    ids=["missing", "cut short"],
+)
+def test_a_run_names_shards_behind_lists_that_are_not_as_they_were(tmp_path, monkeypatch, damage, said, removed):
+    monkeypatch.chdir(tmp_path)
+    paths = [Path(f"a-{number}.parquet") for number in range(3)]
+    for path in paths:
+        write_table(path)
+    shards.write("a.files.csv", shards.sums(paths), MADE_BY)
+    inputs = ["a.files.csv", "a.files.csv.json"]
+    runs.check_inputs(inputs)
+    damage(paths[1])
+    refused(
+        lambda: runs.check_inputs(inputs),
+        rf"^a-1.parquet: {said}: `{removed} && snakemake --cores all a.files.csv`, and",
+    )
+    subprocess.run(removed.split(), check=True)
+    runs.check_inputs(inputs)
+
+
+def test_what_was_killed_is_told_by_rule_unless_it_was_tried_again():
+    error = "Error in rule {}:\n    message: {}\n    jobid: {}\n    input: x\n"
+    signal = "CalledProcessError: Command 'python' died with <Signals.SIGKILL: 9>.\n"
+    memory = "SLURM-job '7' failed, SLURM status is: 'OUT_OF_MEMORY'. Reason: Unknown."
+    again = "Trying to restart job 3.\n"
+    assert runs.killed(error.format("sae", "None", 3)) == []
+    assert runs.killed(signal + error.format("sae", "None", 3) + again + error.format("toy", "None", 4)) == []
+    assert runs.killed(error.format("sae", memory, 3) + again + error.format("toy", "None", 4)) == []
+    (line,) = runs.killed(error.format("toy", "None", 4) + signal + error.format("activations_a-b", "None", 3))
+    assert line.startswith("actspace: activations_a-b: killed from outside")
+    (line,) = runs.killed(
+        error.format("sae", memory, 3) + again + error.format("sae", memory, 3) + error.format("toy", "None", 4)
+    )
+    assert line.startswith("actspace: sae: more memory is needed than the cluster gave; ")
+    assert "--set-resources sae:mem_mb=64000" in line
 
 
 def test_a_run_names_inputs_from_the_future(tmp_path):

@@ -19,7 +19,7 @@ def study(tmp_path):
     job = MADE_BY.adding(token_passes=1500.0)
     files = {
         "a/x.txt": job.adding(hook="one"),
-        "a/y.txt": job.adding(hook="two"),
+        "a/y.txt": job.adding(hook="two", token_passes=1000.0),
         "model.json": MadeBy("small", "model", {}, "c0de", {}),
     }
     for name, made_by in files.items():
@@ -58,7 +58,7 @@ def test_what_is_not_there_is_listed_as_not_kept(study):
     assert [name for name, record in files.items() if record.get("kept") is False] == ["a/x.txt"]
 
 
-def test_several_files_of_one_job_count_once(study):
+def test_of_several_files_of_one_job_the_one_that_took_most_counts(study):
     receipts = manifest.read_receipts([f"{study / name}.json" for name in ("a/x.txt", "a/y.txt", "model.json")])
     assert manifest.token_passes(receipts.values()) == 1500
 

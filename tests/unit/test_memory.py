@@ -17,12 +17,12 @@ import numpy as np, torch
 from actspace.activations import store
 from actspace.provenance import MadeBy
 
-def write(path, rows):
+def write(path, rows, d_model=512):
     with store.Writer({"": path}) as writer:
         for first in range(0, rows, 4096):
             n = np.arange(first, first + 4096)
-            keys = {"sequence_id": n, "position": n, "document_id": n.astype(str), "token_id": n}
-            writer.add({"": store.to_stored(torch.randn(4096, 512), "float16")}, keys)
+            keys = {"sequence_id": n // 64, "position": n % 64, "document_id": (n // 256).astype(str), "token_id": n % 50}
+            writer.add({"": store.to_stored(torch.randn(4096, d_model), "float16")}, keys)
         writer.finish({"": MadeBy("s", "r", {}, "", {})})
 """
 

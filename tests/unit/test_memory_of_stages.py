@@ -19,20 +19,12 @@ CONTEXTS = 1024  # of 64 tokens: 64 MB in float32
 SLACK = 40_000
 """Kilobytes; what a stage holds of four times as much would be 200,000 more."""
 
-STORE = (
-    WRITE.replace('"sequence_id": n, "position": n, "document_id": n.astype(str), "token_id": n}', "**keys_of(n)}")
-    .replace("4096, 512", "4096, 256")
-    .replace('"float16"', '"float16"')
-    + """
+STORE = f"""{WRITE}
 import sys
 
-def keys_of(n):
-    return {"sequence_id": n // 64, "position": n % 64, "document_id": (n // 256).astype(str), "token_id": n % 50}
-
 for split in ("train", "test"):
-    write(f"{split}-000.parquet", int(sys.argv[1]))
+    write(f"{{split}}-000.parquet", int(sys.argv[1]), d_model=256)
 """
-)
 
 JOB = """
 import json, runpy, sys

@@ -11,9 +11,11 @@ from torch.nn import functional
 from transformers import BertConfig, BertLMHeadModel
 
 import checkpoints
-from actspace import models
+from actspace import models, provenance
 from actspace.activations.capture import replaced, residuals
 from actspace.errors import StudyError
+from actspace.provenance import MadeBy
+from faults import change_inside
 
 SETTINGS: dict[str, Any] = {"dtype": "float32", "trust_remote_code": False}
 EXPECTED = {
@@ -37,6 +39,14 @@ def folder(architecture, tmp_path):
 @pytest.fixture
 def gpt2(tmp_path):
     return checkpoints.make("gpt2", tmp_path / "model")
+
+
+def test_converted_weights_that_were_changed_are_not_read(gpt2):
+    provenance.stamp(gpt2 / "model.safetensors", MadeBy("small", "convert_model", {}, "c0de", {}))
+    models.load(gpt2, SETTINGS)
+    change_inside(gpt2 / "model.safetensors")
+    with pytest.raises(StudyError, match=r"model.safetensors: is not what its receipt says; .* run again"):
+        models.load(gpt2, SETTINGS)
 
 
 def logits_of(model: models.LanguageModel) -> torch.Tensor:

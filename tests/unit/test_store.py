@@ -334,6 +334,14 @@ def test_a_study_is_opened_by_capture_and_hook(tmp_path):
         store.Activations.of_study(tmp_path, "contexts", "blocks.2.hook_resid_post")
 
 
+def test_a_thousand_shards_and_more_are_opened_in_their_order(tmp_path):
+    names = [f"train-{number}.parquet" for number in ("000", "101", "999", "1000", "1001")]
+    for name in reversed(names):
+        (tmp_path / "activations" / "c" / "h").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "activations" / "c" / "h" / name).touch()
+    assert [Path(path).name for path in store.Activations.of_study(tmp_path, "c", "h").paths] == names
+
+
 # --- writing while the model computes --------------------------------------------------------------------------------------------------------
 
 

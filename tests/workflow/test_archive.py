@@ -83,6 +83,18 @@ def test_with_activations_a_fit_is_made_anew_from_them(finished: TinyStudy, tmp_
     assert set(study.plan()) == with_figures({"kmeans"} | FIT_END)
 
 
+def test_without_activations_a_fit_is_made_anew_from_new_ones(finished: TinyStudy, archive: Path, tmp_path):
+    study = unpacked(archive, tmp_path / "unpacked")
+    for name in ("text.txt", "model", "saes"):
+        (shutil.copytree if (finished.folder / name).is_dir() else shutil.copy2)(
+            finished.folder / name, study.folder / name
+        )
+    settings = study.config()
+    settings["dictionaries"]["residual"]["kmeans"]["tolerance"] = 0.01
+    study.write(settings)
+    assert {"activations_contexts", "shards", "kmeans"} <= set(study.plan())
+
+
 def test_another_title_reruns_the_report_of_an_unpacked_archive(archive: Path, tmp_path):
     study = unpacked(archive, tmp_path)
     study.write(study.config() | {"title": "Another title"})

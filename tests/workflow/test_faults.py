@@ -107,6 +107,7 @@ def toy(of_a_toy: Example) -> Example:
 def of_a_capture(tmp_path_factory: pytest.TempPathFactory) -> Example:
     parts = {"tokens": "prompts", "captures": "prompts", "perturbations": "sensitive_directions"}
     own = {section: {name: config("llama")[section][name]} for section, name in parts.items()}
+    own["captures"]["prompts"]["hooks"] = ["blocks.0.hook_resid_post", "blocks.1.hook_resid_pre"]
     return Example(tmp_path_factory.mktemp("capture"), "activations", **own)
 
 
@@ -194,12 +195,38 @@ def test_an_input_that_was_cut_short_stops_a_run_before_its_first_job_which_name
     assert line.startswith(f"actspace: {damaged.relative_to(capture.study.folder)}: not as the receipt says")
     assert not capture.made()
     do(capture.study, "rm", line)
+    assert capture.run().rules.keys() == {"activation_table"}
+    capture.assert_recovers()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", [Path.unlink, cut_short])
+def test_a_shard_behind_a_list_that_is_missing_or_cut_short_is_named_and_made_again_alone(capture: Example, damage):
+    for path in capture.study.results.glob("moments/**/*.*"):
+        path.unlink()
+    shard = capture.study.results / "activations" / "prompts" / "blocks.1.hook_resid_pre" / "train-000.parquet"
+    damage(shard)
+    line = own_line(capture.run())
+    what = "missing" if damage is Path.unlink else "not as the receipt says"
+    assert line.startswith(f"actspace: {shard.relative_to(capture.study.folder)}: {what}")
+    do(capture.study, "rm", line)
+    assert capture.study.plan(capture.table) == {"moments": 1, "activation_table": 1}
+    capture.assert_recovers()
+
+
+@pytest.mark.slow
+def test_activations_that_an_archive_left_out_are_captured_again_where_a_stage_needs_them(capture: Example):
+    for path in [*capture.study.results.glob("moments/**/*.*"), *capture.study.results.rglob("*.files.csv")]:
+        path.unlink()
+    for path in capture.study.results.glob("activations/**/*.parquet"):
+        path.unlink()
     capture.assert_recovers()
 
 
 def do(study: TinyStudy, command: str, line: str) -> None:
     """Do what a line says, in the study's folder."""
-    subprocess.run(["bash", "-c", re.search(f"`({command} .*)`", line)[1]], cwd=study.folder, check=True)
+    here = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    subprocess.run(["bash", "-c", re.search(f"`({command} .*)`", line)[1]], cwd=study.folder, check=True, env=here)
 
 
 # --- whole studies ---------------------------------------------------------------------------------------------------------------------------

@@ -67,7 +67,7 @@ def test_added_members_are_computed_alone_and_removed_ones_are_left_out_of_every
 
     study.write(with_members(few()))
     planned = study.plan()
-    assert planned["activations_contexts_added"] == 2  # shards, at the new layer
+    assert planned["added_activations_contexts"] == 2  # shards, at the new layer
     assert planned["kmeans"] == 2 * 4 - 1
     assert planned["sae"] == 2 * 2 - 1
     assert planned["moments"] == 1

@@ -70,7 +70,7 @@ EDITS: dict[str, tuple[Edit, set[str]]] = {
     ),
     "statements.per_set": (
         lambda c: c["statements"]["truth"].update(per_set=36),
-        {"statements", "activations_statements", "shards", "causal_prompts"} | PROBE_END,
+        {"statements", "activations_statements", "causal_prompts"} | PROBE_END,
     ),
     "captures.contexts.storage": (
         lambda c: c["captures"]["contexts"].update(storage="float32"),
@@ -100,7 +100,7 @@ EDITS: dict[str, tuple[Edit, set[str]]] = {
     ),
     "concepts.grades.adjectives": (
         lambda c: c["concepts"]["grades"].update(adjectives=["cold", "old", "big", "wet"]),
-        {"phrases", "activations_grades", "shards"} | CONCEPTS_END,
+        {"phrases", "activations_grades"} | CONCEPTS_END,
     ),
     "concepts.sofas.folds": (lambda c: c["concepts"]["sofas"].update(folds=4), CONCEPTS_END),
     "probes.monitoring": (
@@ -173,7 +173,7 @@ def test_a_new_fit_computes_itself_alone(finished: TinyStudy, settings):
 def test_a_new_layer_is_captured_alone(finished: TinyStudy, settings):
     settings["captures"]["contexts"]["hooks"].append("blocks.1.hook_resid_post")
     finished.write(settings)
-    assert finished.plan() == {"activations_contexts_added": 4, "shards": 2, "report": 1, "manifest": 1}
+    assert finished.plan() == {"added_activations_contexts": 4, "shards": 2, "report": 1, "manifest": 1}
 
 
 def test_a_layer_that_is_taken_out_reruns_nothing_but_the_page(finished: TinyStudy, settings):
@@ -188,7 +188,7 @@ def test_a_new_layer_of_a_capture_with_other_settings_is_captured_with_the_other
     finished.write(settings)
     planned = finished.plan()
     assert planned["activations_contexts"] == 4
-    assert "activations_contexts_added" not in planned
+    assert "added_activations_contexts" not in planned
 
 
 def test_swapping_two_settings_of_equal_type_is_seen(finished: TinyStudy, settings):

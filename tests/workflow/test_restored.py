@@ -15,6 +15,7 @@ from test_reruns import END, with_figures
 from tiny import TinyStudy
 
 from actspace import provenance
+from faults import cut_short
 
 # By default Snakemake compares files below 10 MB (the profile says so) by content, and receipts are below it: only files of the user can be larger.
 NONE_BY_CONTENT = ("--max-checksum-file-size", "1")
@@ -37,6 +38,14 @@ def test_restored_results_rerun_nothing_and_an_edit_what_uses_it(restored: TinyS
     assert restored.plan() == {}
     restored.write({**restored.config(), "toy": {**restored.config()["toy"], "points": 1000}})
     assert set(restored.plan()) == with_figures({"toy"} | END)
+
+
+def test_a_damaged_receipt_of_a_capture_is_named_by_the_run(restored: TinyStudy):
+    (receipt,) = restored.results.glob("activations/contexts/blocks.0.hook_resid_post/train-000.parquet.json")
+    cut_short(receipt)
+    run = restored.snakemake()
+    assert f"actspace: {receipt.relative_to(restored.folder).with_suffix('')}: not as the receipt says" in run.text
+    assert "Traceback" not in run.text
 
 
 def test_what_snakemake_judges_by_time_is_settled_by_one_touch(restored: TinyStudy):

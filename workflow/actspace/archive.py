@@ -110,7 +110,7 @@ def _kept(study: Study, results: Path, name: str, record: Mapping[str, Any]) -> 
     wanted = is_kept(study, name)
     if wanted and not (results / name).is_file():
         raise StudyError(
-            f"{results / name}: missing, but listed in {verify.MANIFEST}; run `snakemake` and archive again"
+            f"{results / name}: missing, but listed in {verify.MANIFEST}; `snakemake --cores all {results / name}` makes it again"
         )
     return {} if wanted else {"kept": False}
 

@@ -114,7 +114,8 @@ def _say(entity: Entity, properties: Mapping[str, Any]) -> None:
 
 def _parts(crate: ROCrate, prefix: str, files: Files) -> Iterator[Entity]:
     """Describe the files that people open one by one, and the others by folder."""
-    folders = {name.split("/")[0] for name in files if "/" in name and not name.startswith((".", prefix))}
+    tops = {name.split("/")[0] for name in files if "/" in name and not name.startswith(".")}
+    folders = tops - {prefix.split("/")[0]}
     for name, record in sorted(files.items()):
         if not _is_opened(name, prefix, files):
             folder, _, inside = name.removeprefix(prefix).partition("/")

@@ -63,12 +63,12 @@ def files_of(folder: Path) -> Files:
 
 
 def token_passes(receipts: Iterable[Mapping[str, Any]]) -> float:
-    """Sum the full-depth token passes of jobs; several artifacts of one job count once."""
-    jobs = {
-        json.dumps([r["rule"], r["cfg"], r["inputs"]], sort_keys=True): r["extra"].get("token_passes", 0.0)
-        for r in receipts
-    }
-    return float(sum(jobs.values()))
+    """Sum the full-depth token passes of jobs; of several artifacts of one job, the one that took most counts."""
+    jobs: dict[str, float] = defaultdict(float)
+    for r in receipts:
+        job = json.dumps([r["rule"], r["cfg"], r["inputs"]], sort_keys=True)
+        jobs[job] = max(jobs[job], r["extra"].get("token_passes", 0.0))
+    return sum(jobs.values())
 
 
 def read_from_outside(receipts: Iterable[Mapping[str, Any]]) -> list[tuple[str, str]]:

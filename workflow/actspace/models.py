@@ -118,7 +118,7 @@ def load(folder: Path, settings: Mapping[str, Any], device: str = "cpu") -> Lang
     Raises
     ------
     StudyError
-        If there are no safetensors, they lack some of the weights, or a file cannot be read.
+        If there are no safetensors, they lack some of the weights, are not what their receipt says (a converted model's), or cannot be read.
     """
     dtype, trust = getattr(torch, settings["dtype"]), settings["trust_remote_code"]
     seed = settings.get("random_weights_seed")
@@ -135,7 +135,8 @@ def load(folder: Path, settings: Mapping[str, Any], device: str = "cpu") -> Lang
 
 def _trained(folder: Path, dtype: torch.dtype, trust: bool) -> PreTrainedModel:
     """Load trained weights, all of them: transformers draws those that a file lacks at random, and only warns."""
-    weight_files(folder)
+    for name in weight_files(folder):
+        provenance.check(folder / name)
     options = {"dtype": dtype, "use_safetensors": True, "local_files_only": True, "trust_remote_code": trust}
     hf, report = AutoModelForCausalLM.from_pretrained(folder, **options, output_loading_info=True)
     if missing := sorted(report["missing_keys"]):

@@ -138,11 +138,6 @@ def joined(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
-def concat_arrow(paths: Iterable[str]) -> pa.Table:
-    """Read tables of one kind as one Arrow table; their own metadata is left out."""
-    return pa.concat_tables([read_arrow(path).replace_schema_metadata() for path in paths])
-
-
 def take(paths: Iterable[str], numbers: NDArray[np.integer]) -> pa.Table:
     """Read rows by their number in tables of one kind, in the order asked for; no more than these are held."""
     order, start, parts = np.argsort(numbers, kind="stable"), 0, []

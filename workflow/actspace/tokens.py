@@ -216,7 +216,8 @@ class Shards:
 
     def _complete(self, split: str) -> None:
         if split in self._open:
-            self._open.pop(split)[1].finish(self._made_by)
+            self._open[split][1].finish(self._made_by)
+            del self._open[split]  # not before: what cannot be finished is still to be removed
 
 
 def _table(parts: Sequence[tuple[str, NDArray[np.int32]]], first: int) -> pa.Table:

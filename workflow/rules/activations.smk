@@ -2,11 +2,11 @@
 
 
 for name, settings in STUDY.captures.items():
-    for suffix, hooks in hooks_at_once(name).items():
+    for capturing, hooks in hooks_at_once(name).items():
 
         rule:
             name:
-                f"activations_{name}{suffix}"
+                capturing
             input:
                 **model_inputs(description_of(name)),
                 **needs(
@@ -16,9 +16,9 @@ for name, settings in STUDY.captures.items():
             output:
                 **made(activations=[f"{R}/activations/{name}/{hook}/{{split}}-{{shard}}.parquet" for hook in hooks]),
             log:
-                f"{R}/logs/activations/{name}{suffix}/{{split}}-{{shard}}.log",
+                f"{R}/logs/{capturing}/{{split}}-{{shard}}.log",
             benchmark:
-                f"{R}/benchmarks/activations_{name}{suffix}/{{split}}-{{shard}}.tsv"
+                f"{R}/benchmarks/{capturing}/{{split}}-{{shard}}.tsv"
             conda:
                 "../../envs/actspace.yaml"
             threads: STUDY.compute.threads
@@ -35,7 +35,7 @@ for name, settings in STUDY.captures.items():
 
 rule shards:
     input:
-        receipts=receipts_of_shards,
+        **needs(shards=shards_to_list),
     output:
         **made(files=f"{R}/activations/{{capture}}/{{hook}}/{{split}}{shards.SUFFIX}"),
     log:

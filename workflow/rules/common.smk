@@ -1,3 +1,4 @@
+import json
 import os
 import re
 import sys
@@ -193,7 +194,7 @@ def stop_if_it_cannot_go_well():
     jobs = [*workflow.dag.needrun_jobs()]
     making = [path for job in jobs for path in job.output]
     try:
-        runs.check_inputs(path for job in jobs for path in job.input)
+        runs.check_inputs({path for job in jobs for path in job.input} - {*making})
         runs.check_outputs([*making, *(path for job in jobs for path in job.log)])
         disk.check_known(STUDY, Path("results", STUDY.study), making)
     except StudyError as error:

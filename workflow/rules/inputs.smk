@@ -39,19 +39,27 @@ def wheel_of(source):
 
 # activations
 
+ADDED_HOOKS = "ACTSPACE_ADDED_HOOKS"
+
 
 def hooks_at_once(capture):
-    """The hooks that one pass reads. Those that were added to a capture which is there already have a pass, and a suffix of its name, of their own.
+    """The hooks that one pass reads, by the name of its rule. Those that were added to a capture which is there already have a pass of their own.
 
-    A hook counts as there if it has all its shards, made with the present settings. Jobs on other machines are told what was found when the run
-    began.
+    A hook counts as there if it has all its shards, made with the present settings; whether the token sequences changed is not looked at, and if so,
+    there are two passes. Jobs on other machines are told what was found when the run began.
     """
-    hooks, told = STUDY.captures[capture].hooks, f"ACTSPACE_ADDED_TO_{capture}"
-    if told not in os.environ:
-        os.environ[told] = " ".join(hook for hook in hooks if not is_captured(capture, hook))
-    added = os.environ[told].split()
-    batches = {"": [hook for hook in hooks if hook not in added], "_added": [hook for hook in hooks if hook in added]}
-    return batches if all(batches.values()) else {"": hooks}
+    hooks = STUDY.captures[capture].hooks
+    if ADDED_HOOKS not in os.environ:
+        there = {name: member.hooks for name, member in STUDY.captures.items()}
+        found = {name: [hook for hook in there[name] if not is_captured(name, hook)] for name in there}
+        os.environ[ADDED_HOOKS] = json.dumps(found)
+    added = json.loads(os.environ[ADDED_HOOKS])[capture]
+    old = [hook for hook in hooks if hook not in added]
+    return (
+        {f"activations_{capture}": old, f"added_activations_{capture}": added}
+        if old and added
+        else {f"activations_{capture}": hooks}
+    )
 
 
 def is_captured(capture, hook):
@@ -60,15 +68,19 @@ def is_captured(capture, hook):
     wanted = [f"{part}.parquet.json" for part in stages.parts(STUDY, STUDY.captures[capture].tokens)]
     if not folder.is_dir() or not {*wanted} <= {*os.listdir(folder)}:
         return False
-    made = provenance.read_receipt(folder / wanted[0])
-    return (made["cfg"], made["code"]) == (member_cfg("activations", capture=capture), code("activations"))
+    try:
+        made = provenance.read_receipt(folder / wanted[0])
+    except StudyError:
+        return False  # the run says what is to be done
+    wanted = member_cfg("activations", capture=capture), code("activations")
+    return (made.get("cfg"), made.get("code")) == wanted
 
 
-def receipts_of_shards(wildcards):
-    """Receipts of the shards of one capture, hook and split. A list is made of them; the shards themselves would make planning longer."""
+def shards_to_list(wildcards):
+    """The shards of one capture, hook and split."""
     numbers = stages.shards(STUDY, STUDY.captures[wildcards.capture].tokens, wildcards.split)
     folder = f"{R}/activations/{wildcards.capture}/{wildcards.hook}"
-    return [f"{folder}/{wildcards.split}-{number}.parquet.json" for number in numbers]
+    return [f"{folder}/{wildcards.split}-{number}.parquet" for number in numbers]
 
 
 def training_shards(wildcards):
@@ -205,7 +217,6 @@ def fit_members(dictionaries):
             data,
             hook,
             FIT.format(
-                study=STUDY.study,
                 dictionaries=dictionaries,
                 hook=hook,
                 data=data,
@@ -347,7 +358,7 @@ def region_cells(wildcards):
 
 def spike_fits(wildcards):
     member = STUDY.spikes[wildcards.spikes]
-    place = {"study": STUDY.study, "dictionaries": member.dictionaries, "hook": member.hook, "data": "real"}
+    place = {"dictionaries": member.dictionaries, "hook": member.hook, "data": "real"}
     return [file for fit in member.fits for file in files_of_fit(FIT.format(**place, fit=fit))]
 
 
@@ -414,7 +425,7 @@ def visible_results():
 
 
 def shard_files():
-    """Token sequences and activations: as many files as there are shards and hooks, which `list_files` names."""
+    """Token sequences, and activations of them: as many files as there are shards and hooks, which `list_files` names."""
     tokens = [
         f"{R}/tokens/{name}/{part}.parquet"
         for name in [*STUDY.tokens, *STUDY.statements, *STUDY.concepts]
@@ -423,13 +434,14 @@ def shard_files():
     return tokens + [
         f"{R}/activations/{name}/{hook}/{part}.parquet"
         for name, capture in STUDY.captures.items()
+        if capture.tokens in STUDY.tokens
         for hook in capture.hooks
         for part in stages.parts(STUDY, capture.tokens)
     ]
 
 
 def list_files():
-    """The lists of shards, of every token set and split, and of every capture, hook and split."""
+    """The lists of shards: of every token set and split, and of every capture of one, hook and split."""
     tokens = [(name, stages.SPLITS) for name in STUDY.tokens]
     tokens += [(name, ["all"]) for name in [*STUDY.statements, *STUDY.concepts]]
     return [
@@ -437,8 +449,9 @@ def list_files():
         *(
             shards_of(name, hook, split)[0]
             for name, capture in STUDY.captures.items()
+            if capture.tokens in STUDY.tokens
             for hook in capture.hooks
-            for split in (stages.SPLITS if capture.tokens in STUDY.tokens else ["all"])
+            for split in stages.SPLITS
         ),
     ]
 
@@ -469,6 +482,12 @@ def derived_artifacts():
         f"{R}/selfcheck.parquet",
         *(f"{R}/statements/{name}.parquet" for name in STUDY.statements),
         *(f"{R}/phrases/{name}.parquet" for name in STUDY.concepts),
+        *(
+            statement_rows(name, hook)
+            for name, capture in STUDY.captures.items()
+            if capture.tokens not in STUDY.tokens
+            for hook in capture.hooks
+        ),
         *(path for kind in stages.KINDS_OF_CONCEPTS for path in concept_results(kind)),
         *(moments_of(*place) for place in stages.hooks_with_moments(STUDY)),
         *(
@@ -511,8 +530,8 @@ def derived_artifacts():
 
 
 def archived_artifacts():
-    """The artifacts that an archive holds, and the page, but shards, which lists stand for; the others are there as receipts alone."""
-    named = [*derived_artifacts(), *list_files(), f"{R}/report.html"]
+    """The artifacts that an archive holds, and the page; the others are there as receipts alone."""
+    named = [*study_artifacts(), f"{R}/report.html"]
     return [path for path in named if archive.is_kept(STUDY, path.removeprefix(f"{R}/"))]
 
 

@@ -14,12 +14,14 @@ from actspace.jobs import Progress, device
 def main(job):
     cfg = job.params.cfg
     settings, wanted = cfg["model"], cfg["capture"]
+    paths = {Path(path).parent.name: path for path in job.output.activations}
+    # Named after the capture, as a file is the same whether its hook point was there from the start or was added.
+    rule = f"activations_{Path(job.output.activations[0]).parents[1].name}"
     folder = models.locate(settings["source"], job.input.get("weights"), settings["trust_remote_code"])
     model = models.load(folder, settings, device(job.resources.device))
     tokens = shards.named(job.input.tokens, f"{job.wildcards.split}-{job.wildcards.shard}")
     inputs = [*job.input, tokens, provenance.receipt_of(tokens)]
-    made_by = provenance.of(job.config["study"], job.rule, job.params, inputs)
-    paths = {Path(path).parent.name: path for path in job.output.activations}
+    made_by = provenance.of(job.config["study"], rule, job.params, inputs)
     read = capture.chunks(
         model,
         tables.stream(tokens),
@@ -36,11 +38,12 @@ def main(job):
             progress.add(chunk.tokens)
         made_by = made_by.adding(
             device=str(model.device),
-            token_passes=capture.cost(model, [*paths], progress.done),
             batch_tokens=chunk.batch_tokens,
             position=wanted["positions"],
         )
-        writer.finish({hook: made_by.adding(hook=hook) for hook in paths})
+        writer.finish(
+            {hook: made_by.adding(hook=hook, token_passes=capture.cost(model, hook, progress.done)) for hook in paths}
+        )
 
 
 main(snakemake)

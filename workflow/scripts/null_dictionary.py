@@ -4,6 +4,8 @@ from actspace.jobs import begin
 
 begin(snakemake)
 
+import numpy as np
+
 from actspace import provenance
 from actspace.activations import moments, store
 from actspace.dictionaries import base, nulls
@@ -12,8 +14,14 @@ from actspace.dictionaries import base, nulls
 def main(job):
     cfg = job.params.cfg
     limit = moments.limit_for(job.wildcards.data, job.input.moments)
-    rows = store.read_some(job.input.activations, first_position=cfg["first_position"], max_norm=limit)
-    found = nulls.dictionary(rows.x, rows.column("token_id"), **cfg["fit"], seed=cfg["seed"])
+    select = {"first_position": cfg["first_position"], "max_norm": limit}
+    if cfg["fit"]["kind"] == "random_points":
+        n = cfg["fit"]["n_clusters"]
+        drawn = store.Activations(job.input.activations, **select).sample(n, np.random.default_rng(cfg["seed"]))
+        found = nulls.random_points(drawn.x, n)
+    else:
+        rows = store.read_some(job.input.activations, **select)
+        found = nulls.token_identity(rows.x, rows.column("token_id"))
     made_by = provenance.of(job.config["study"], job.rule, job.params, job.input)
     provenance.write(job.output.fit, lambda path: base.save(found, path, {"made_by": made_by.as_json()}), made_by)
 

@@ -9,8 +9,7 @@ from actspace import provenance, shards
 
 def main(job):
     made_by = provenance.of(job.config["study"], job.rule, job.params, [])
-    files = [path.removesuffix(".json") for path in job.input.receipts]
-    shards.write(job.output.files, shards.sums(files), made_by)
+    shards.write(job.output.files, shards.sums(job.input.shards), made_by)
 
 
 main(snakemake)

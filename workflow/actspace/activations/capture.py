@@ -300,9 +300,9 @@ def _arrival(device: torch.device) -> Callable[[], None]:
     return event.synchronize
 
 
-def cost(model: LanguageModel, hooks: Sequence[str], tokens: int) -> float:
-    """Return what reading hooks costs, in token passes through the whole model."""
-    return tokens * max(layer_of(hook, model.n_layers) for hook in hooks) / model.n_layers
+def cost(model: LanguageModel, hook: str, tokens: int) -> float:
+    """Return what reading a hook costs, in token passes through the whole model; earlier hooks come with it."""
+    return tokens * layer_of(hook, model.n_layers) / model.n_layers
 
 
 def padded(flat: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:

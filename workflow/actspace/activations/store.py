@@ -278,7 +278,8 @@ class Activations:
             If there are none.
         """
         folder = Path(study, "activations", capture)
-        if paths := sorted((folder / hook).glob(f"{split}-*.parquet")):
+        paths = sorted((folder / hook).glob(f"{split}-*.parquet"), key=lambda path: (len(path.name), path.name))
+        if paths:  # 999 before 1000
             return cls(paths, **select)
         there = sorted("/".join(path.parts[-2:]) for path in folder.glob("*/*.parquet"))
         raise StudyError(f"{folder / hook}: no file {split}-*.parquet; there are: {', '.join(there) or 'none'}")

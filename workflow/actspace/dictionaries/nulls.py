@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from actspace.activations.moments import Moments
-from actspace.dictionaries.base import Dictionary, KMeans, TokenIdentity, TopK, check_finite
+from actspace.dictionaries.base import KMeans, TokenIdentity, TopK, check_finite
 from actspace.errors import StudyError
 
 ROWS_AT_ONCE = 8192
@@ -104,22 +104,26 @@ def shuffled_dimensions(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.stack([rng.permutation(column) for column in x.T], axis=1)
 
 
-def random_points(x: Tensor, n_clusters: int, rng: np.random.Generator) -> KMeans:
-    """Take different random rows of x (row, d_model) for centroids.
+def random_points(drawn: Tensor, n_clusters: int) -> KMeans:
+    """Take rows (n_clusters, d_model) that were drawn at random for centroids.
 
     Raises
     ------
     StudyError
-        If there are fewer rows than `n_clusters`.
+        If there are fewer rows than `n_clusters`, or a value is not finite.
     """
-    if not 1 <= n_clusters <= len(x):
-        raise StudyError(f"random_points: {n_clusters} of {len(x)} rows; choose fewer (at least 1), or more rows")
-    chosen = torch.from_numpy(rng.choice(len(x), n_clusters, replace=False))
-    return KMeans({"centroids": x[chosen].float()})
+    if not 1 <= n_clusters <= len(drawn):
+        raise StudyError(f"random_points: {n_clusters} of {len(drawn)} rows; choose fewer (at least 1), or more rows")
+    check_finite(drawn, "random_points data")
+    return KMeans({"centroids": drawn.float()})
 
 
 def token_identity(x: Tensor, token_ids: np.ndarray) -> TokenIdentity:
-    """Average the rows of x (row, d_model) by their tokens (row,), in float64; the mean of all rows stands for others."""
+    """Average the rows of x (row, d_model) by their tokens (row,), in float64; the mean of all rows stands for others.
+
+    Raises StudyError if a value is not finite.
+    """
+    check_finite(x, "token_identity data")
     tokens, place = np.unique(token_ids, return_inverse=True)
     sums = torch.zeros(len(tokens), x.shape[1], dtype=torch.float64).index_add_(0, torch.from_numpy(place), x.double())
     means = sums / torch.from_numpy(np.bincount(place))[:, None]
@@ -136,11 +140,3 @@ def random_directions(x: Tensor, n_latents: int, k: int, seed: int) -> TopK:
     rows = functional.normalize(drawn, dim=1).float()
     mean = x.double().mean(0).float()
     return TopK({"W_enc": rows.T.contiguous(), "b_enc": torch.zeros(n_latents), "W_dec": rows, "b_dec": mean}, k=k)
-
-
-def dictionary(x: Tensor, token_ids: np.ndarray, kind: str, seed: int, **settings: int) -> Dictionary:
-    """Make centroids that nobody fitted, `random_points` or `token_identity`, from rows (row, d_model) and their tokens (row,)."""
-    check_finite(x, f"{kind} data")
-    if kind == "token_identity":
-        return token_identity(x, token_ids)
-    return random_points(x, rng=np.random.default_rng(seed), **settings)

@@ -111,7 +111,9 @@ def _corpus(study: Mapping[str, Any], receipts: Receipts) -> str:
         return "statements only"
     names = [Path(s.get("member") or s.get("path") or s["repo"]).name for s in study["corpus"]["sources"]]
     made = [record for record in receipts.values() if record["rule"].startswith("tokens_")]
-    sets = {record["rule"]: record["extra"] for record in made if record["extra"]}  # lists of shards have none
+    sets = {
+        record["rule"]: record["extra"] for record in made if "tokens" in record["extra"]
+    }  # the lists have the counts
     counts = [
         f"{rule.removeprefix('tokens_')}: {extra['tokens']:,} tokens of {extra['documents_used']:,} documents"
         for rule, extra in sorted(sets.items())
