@@ -10,7 +10,7 @@ study: $(READY)  ## the embedded study, from text to report
 	$(BIN)/snakemake --cores $(CORES)
 
 test: $(READY)  ## all tests but the slow ones and those on a cluster
-	$(BIN)/python -m pytest -m "not slow and not cluster" -n 2 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest -m "not slow and not cluster" -n 2 --dist loadgroup --no-loadscope-reorder --durations=15
 
 test-slow: $(READY)  ## the slow tests
 	$(BIN)/python -m pytest -m slow

@@ -13,7 +13,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> TinyStudy:
     return study
 
 
-@pytest.fixture(scope="session", params=["gpt2", pytest.param("gpt_neox", marks=pytest.mark.slow)])
+@pytest.fixture(scope="session", params=["gpt2", "gpt_neox"])
 def centred(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> TinyStudy:
     """A finished smaller study of an architecture with LayerNorm, in the centred gauge."""
     study = TinyStudy(tmp_path_factory.mktemp(request.param), request.param, small=True)

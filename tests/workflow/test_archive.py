@@ -29,6 +29,13 @@ def unpacked(path: Path, folder: Path) -> TinyStudy:
     return study
 
 
+def with_inputs(study: TinyStudy, of: TinyStudy) -> TinyStudy:
+    """Put what an archive leaves to its user where the config names it."""
+    for name in ("text.txt", "model", "saes"):
+        (shutil.copytree if (of.folder / name).is_dir() else shutil.copy2)(of.folder / name, study.folder / name)
+    return study
+
+
 @pytest.fixture(scope="module")
 def archive(finished: TinyStudy) -> Iterator[Path]:
     path = archived(finished)
@@ -67,32 +74,25 @@ def test_unpacked_elsewhere_nothing_is_to_be_done_and_an_edit_reruns_what_uses_i
     assert verify.check(study.folder).problems == [f"{study.folder}/config/config.yaml: changed"]
 
 
+def test_without_activations_a_fit_is_made_anew_from_new_ones(finished: TinyStudy, archive: Path, tmp_path):
+    study = with_inputs(unpacked(archive, tmp_path), finished)
+    assert not list(study.results.glob("activations/**/*.parquet"))
+    settings = study.config()
+    settings["dictionaries"]["residual"]["kmeans"]["tolerance"] = 0.01
+    study.write(settings)
+    assert {"activations_contexts", "shards", "kmeans"} <= set(study.plan())
+
+
 def test_with_activations_a_fit_is_made_anew_from_them(finished: TinyStudy, tmp_path):
     original = finished.config()
     finished.write(original | {"archive": {"activations": True}})
-    study = unpacked(archived(finished), tmp_path / "unpacked")
+    study = with_inputs(unpacked(archived(finished), tmp_path), finished)
     finished.write(original)
-    for name in ("text.txt", "model", "saes"):
-        (shutil.copytree if (finished.folder / name).is_dir() else shutil.copy2)(
-            finished.folder / name, study.folder / name
-        )
     assert study.plan() == {}
     settings = study.config()
     settings["dictionaries"]["residual"]["kmeans"]["tolerance"] = 0.01
     study.write(settings | {"title": "Another title"})
     assert set(study.plan()) == with_figures({"kmeans"} | FIT_END)
-
-
-def test_without_activations_a_fit_is_made_anew_from_new_ones(finished: TinyStudy, archive: Path, tmp_path):
-    study = unpacked(archive, tmp_path / "unpacked")
-    for name in ("text.txt", "model", "saes"):
-        (shutil.copytree if (finished.folder / name).is_dir() else shutil.copy2)(
-            finished.folder / name, study.folder / name
-        )
-    settings = study.config()
-    settings["dictionaries"]["residual"]["kmeans"]["tolerance"] = 0.01
-    study.write(settings)
-    assert {"activations_contexts", "shards", "kmeans"} <= set(study.plan())
 
 
 def test_another_title_reruns_the_report_of_an_unpacked_archive(archive: Path, tmp_path):

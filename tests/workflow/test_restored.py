@@ -56,6 +56,7 @@ def test_what_snakemake_judges_by_time_is_settled_by_one_touch(restored: TinyStu
     assert set(restored.plan(*NONE_BY_CONTENT)) == with_figures({"toy"} | END)
 
 
+@pytest.mark.slow
 def test_without_snakemakes_records_one_touch_makes_them_anew(restored: TinyStudy):
     shutil.rmtree(restored.folder / ".snakemake")
     assert restored.snakemake("--touch", "--forceall").code == 0

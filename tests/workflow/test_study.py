@@ -65,20 +65,20 @@ def test_snakemakes_own_report_is_made(finished: TinyStudy):
     assert (finished.folder / "report.zip").stat().st_size > 100_000
 
 
+@pytest.mark.slow  # test_slurm.py and test_checkpoints.py run most of it too
 def test_the_whole_dag_runs_on_other_architectures_in_the_centred_gauge(centred: TinyStudy):
     checks = pd.read_parquet(centred.results / "selfcheck.parquet")
     assert (checks["relative_deviation"] <= checks["tolerance"]).all()
     assert (centred.results / "report.html").exists()
 
 
-def test_two_runs_give_identical_results(centred: TinyStudy, tmp_path):
-    if centred.architecture != "gpt2":
-        pytest.skip("one architecture shows it")
-    again = TinyStudy(tmp_path, centred.architecture, small=True)
+def test_two_runs_give_identical_results(finished: TinyStudy, tmp_path):
+    again = TinyStudy(tmp_path, finished.architecture)
     residual = "dictionaries/residual/blocks.0.hook_resid_post/real"
-    names = [f"tables/{name}.csv" for name in ("probe_summary", "perturbation_comparisons", "toy_truth")]
+    names = [f"tables/{name}.csv" for name in ("probe_summary", "toy_truth")]
+    names += [f"perturbations/plateaus/blocks.1.hook_resid_pre/{name}.parquet" for name in ("curves", "thresholds")]
     names += [f"{residual}/{file}" for fit in ("kmeans-k4-s0", "topk-n48-k4-s0") for file in stages.fit_files(fit)]
     run = again.snakemake(*(f"results/tiny/{name}" for name in names))
     assert run.code == 0, run.text[-3000:]
     for name in names:
-        assert (centred.results / name).read_bytes() == (again.results / name).read_bytes(), name
+        assert (finished.results / name).read_bytes() == (again.results / name).read_bytes(), name

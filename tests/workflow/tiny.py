@@ -168,6 +168,7 @@ def config(architecture: str) -> dict[str, Any]:
                 "matryoshka": {**sae, "k": [4]},
                 "l1": {**sae, "coefficients": [1]},
                 "given": {"gated": {"folder": "saes/{hook}"}},
+                "null_families": {"gaussian": ["kmeans", "pca", "topk"]},
                 "splice_sequences": 4,
             }
         },
@@ -277,6 +278,7 @@ def smaller(settings: dict[str, Any]) -> dict[str, Any]:
         dictionary["l1"],
         dictionary["batch_topk"],
         dictionary["matryoshka"],
+        dictionary["null_families"],
         settings["captures"]["untrained"],
         settings["perturbations"]["plateaus_random_weights"],
     )
