@@ -71,11 +71,34 @@ def test_parsing_the_workflow_imports_neither_torch_nor_transformers():
     ]
 
 
+FITS = ("kmeans", "kmeans_read_out", "null_dictionary", "random_directions", "pca", "sae")
+WITHOUT = ("shards", "latent_tables", "dictionary_tables", "structure", "claims", "figures", "manifest")
+STATISTICS = ("perturbation", "optima", "plane", "probe", "causal", "region", "spike")
+SETTINGS = {
+    **dict.fromkeys(FITS, ("fit",)),
+    **dict.fromkeys(WITHOUT, ("no_settings",)),
+    **dict.fromkeys((f"{part}_tables" for part in STATISTICS), ("statistics",)),
+    "plan": ("model",),
+    "model": ("model", "checkpoint"),
+    "archive": ("",),
+}
+"""What scripts use of the config that is not named after them."""
+
+
 def test_every_rule_has_one_script_and_every_script_a_rule():
     rules = "".join(path.read_text() for path in (ROOT / "workflow" / "rules").glob("*.smk"))
     named = re.findall(r'"\.\./scripts/(\w+)\.py"', rules)
     assert sorted(set(named)) == sorted(path.stem for path in (ROOT / "workflow" / "scripts").glob("*.py"))
-    assert sorted(named) == sorted(re.findall(r'code=code\("(\w+)"\)', rules))
+
+
+def test_every_rule_takes_the_settings_and_the_fingerprint_of_its_own_script():
+    rules = "".join(path.read_text() for path in (ROOT / "workflow" / "rules").glob("*.smk"))
+    wired = re.findall(r'params:\n(.*?)script:\s+"\.\./scripts/(\w+)\.py"', rules, re.DOTALL)
+    assert len(wired) == rules.count("script:")
+    for params, script in wired:
+        assert re.findall(r'code=code\("(\w+)"\)', params) == [script]
+        (stage,) = re.findall(r'cfg=(?:(?:stage|member)_cfg\(\s*"(\w+)"|archive_cfg)', params)
+        assert stage in SETTINGS.get(script, (script,)), script
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "workflow" / "scripts").glob("*.py")), ids=lambda path: path.stem)

@@ -33,7 +33,7 @@ from actspace.threads import limited_to
 
 SCORES_AT_ONCE = 2**28  # (row, cluster) scores held at a time on a GPU: 1 GiB
 ROWS_AT_ONCE = 2**15
-START_ROWS = 2**18  # rows that a start is chosen from when the data stay on the disk
+START_ROWS = 2**18  # rows at most that a start is chosen from when the data stay on the disk
 MOVED_AT_ONCE = 256  # empty clusters that find a new place in one pass
 MEMORY_BYTES = 2**32
 Chunks = Callable[[], Iterator[Tensor]]
@@ -82,7 +82,7 @@ def fit(
     Parameters
     ----------
     x : float32 array of shape (row, d_model), or activations in the store
-        What is in the store is read again in each pass, and the start is chosen from a sample of 262,144 rows.
+        What is in the store is read again in each pass, and the start is chosen from a sample of 262,144 rows, or of 1 GiB.
     n_clusters
         Number of centroids K.
     seed
@@ -110,7 +110,7 @@ def fit(
     rng = np.random.default_rng(seed)
     with limited_to(n_threads):
         prefix = _prefix(x, pca_prefix) if pca_prefix else None
-        rows, chunks, offset = _rows_of(x, _preparation(prefix, spherical, device), not spherical, rng)
+        rows, chunks, offset = _rows_of(x, n_clusters, _preparation(prefix, spherical, device), not spherical, rng)
         if not 1 <= n_clusters <= len(rows):
             raise StudyError(
                 f"k-means: {n_clusters} clusters of {len(rows)} rows; choose fewer clusters (at least 1), or more rows"
@@ -316,18 +316,27 @@ def _preparation(prefix: PCA | None, spherical: bool, device: str) -> Callable[[
 
 
 def _rows_of(
-    x: np.ndarray | store.Activations, prepare: Callable[[Tensor], Tensor], centre: bool, rng: np.random.Generator
+    x: np.ndarray | store.Activations,
+    n_clusters: int,
+    prepare: Callable[[Tensor], Tensor],
+    centre: bool,
+    rng: np.random.Generator,
 ) -> tuple[Tensor, Chunks, Tensor]:
     """Return the rows to choose a start from, what reads all rows, and the offset (d_model,) that both were shifted by.
 
     Distances come from scalar products, which a common offset would swamp.
     """
-    rows = prepare(_finite(x) if isinstance(x, np.ndarray) else x.sample(START_ROWS, rng).x)
+    rows = prepare(_finite(x) if isinstance(x, np.ndarray) else x.sample(_start_rows(n_clusters, x.d_model), rng).x)
     offset = rows.mean(0) * centre
     rows = rows - offset
     if isinstance(x, np.ndarray):
         return rows, lambda: iter(rows.split(ROWS_AT_ONCE)), offset
     return rows, lambda: (prepare(part.x) - offset for part in x.groups() if len(part)), offset
+
+
+def _start_rows(n_clusters: int, d_model: int) -> int:
+    """Say how many rows of the store a start is chosen from: in float32 they take 1 GiB at most, unless there are as many clusters."""
+    return max(n_clusters, min(START_ROWS, store.HELD_BYTES // (4 * d_model)))
 
 
 def _finite(x: np.ndarray) -> Tensor:
