@@ -58,7 +58,7 @@ GUARDS = [
         "workflow/rules/common.smk",
         "        runs.check_inputs({path for job in jobs for path in job.input} - {*making})\n",
         "",
-        "has .* bytes, its receipt says",  # which the job says that reads it
+        "is not what its receipt says",  # which the job says that reads it
     ),
     Guard(
         f"{SHARDS}[cut short]",
