@@ -38,14 +38,19 @@ def few() -> dict[str, Any]:
     return settings
 
 
-def times(study: TinyStudy) -> dict[str, int]:
-    """Return when every result of one member was written. Tables, figures and the page show all, and three files compare all fits of a place."""
-    shown = ("tables", "figures", "logs", "benchmarks")
-    compared = ("contexts.parquet", "matches.parquet", "splice.parquet")
+def results(study: TinyStudy) -> dict[str, int]:
+    """Return when every result and receipt was written, by name below the study's folder."""
     files = (path for path in study.results.rglob("*") if path.is_file())
     named = {str(path.relative_to(study.results)): path.stat().st_mtime_ns for path in files}
-    of_one = {name for name in named if "/" in name and name.split("/")[0] not in shown}
-    return {name: named[name] for name in of_one if not Path(name.removesuffix(".json")).name.endswith(compared)}
+    return {name: time for name, time in named.items() if name.split("/")[0] not in ("logs", "benchmarks")}
+
+
+def times(study: TinyStudy) -> dict[str, int]:
+    """As `results`, of one member each. Tables, figures and the page show all, and three files compare all fits of a place."""
+    compared = ("contexts.parquet", "matches.parquet", "splice.parquet")
+    of_all = ("tables", "figures")
+    of_one = {name: time for name, time in results(study).items() if "/" in name and name.split("/")[0] not in of_all}
+    return {name: of_one[name] for name in of_one if not Path(name.removesuffix(".json")).name.endswith(compared)}
 
 
 def run(study: TinyStudy, *arguments: str) -> str:
@@ -63,7 +68,7 @@ def test_added_members_are_computed_alone_and_removed_ones_are_left_out_of_every
     study = TinyStudy(tmp_path, "llama")
     study.write(few())
     run(study)
-    before, tables_before = times(study), tables(study)
+    before, names_before, tables_before = times(study), results(study).keys(), tables(study)
 
     study.write(with_members(few()))
     planned = study.plan()
@@ -80,7 +85,7 @@ def test_added_members_are_computed_alone_and_removed_ones_are_left_out_of_every
     study.write(few())
     assert not {"activations_contexts", "kmeans", "sae", "probes", "moments"} & study.plan().keys()
     text = run(study, "all", "archive")
-    gone = sorted(times(study).keys() - before.keys())
+    gone = results(study).keys() - names_before
     assert f"{sum(not name.endswith('.json') for name in gone)} files of members that were removed" in text
     assert tables(study) == tables_before
     listed = verify.check(study.results)
@@ -93,5 +98,5 @@ def test_added_members_are_computed_alone_and_removed_ones_are_left_out_of_every
 
     clean = [sys.executable, "-m", "actspace.leftovers", "results/tiny", "--delete"]
     subprocess.run(clean, cwd=study.folder, check=True, env={**os.environ, "PYTHONPATH": "workflow"})
-    assert times(study).keys() == before.keys()
+    assert results(study).keys() == names_before
     assert study.plan() == {}

@@ -50,10 +50,10 @@ def hooks_at_once(capture):
     """
     hooks = STUDY.captures[capture].hooks
     if ADDED_HOOKS not in os.environ:
-        there = {name: member.hooks for name, member in STUDY.captures.items()}
-        found = {name: [hook for hook in there[name] if not is_captured(name, hook)] for name in there}
+        captures = {name: member.hooks for name, member in STUDY.captures.items()}
+        found = {name: [hook for hook in captures[name] if not is_captured(name, hook)] for name in captures}
         os.environ[ADDED_HOOKS] = json.dumps(found)
-    added = json.loads(os.environ[ADDED_HOOKS])[capture]
+    added = json.loads(os.environ[ADDED_HOOKS]).get(capture, [])
     old = [hook for hook in hooks if hook not in added]
     return (
         {f"activations_{capture}": old, f"added_activations_{capture}": added}
@@ -72,8 +72,7 @@ def is_captured(capture, hook):
         made = provenance.read_receipt(folder / wanted[0])
     except StudyError:
         return False  # the run says what is to be done
-    wanted = member_cfg("activations", capture=capture), code("activations")
-    return (made.get("cfg"), made.get("code")) == wanted
+    return (made.get("cfg"), made.get("code")) == (member_cfg("activations", capture=capture), code("activations"))
 
 
 def shards_to_list(wildcards):
