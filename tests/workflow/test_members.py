@@ -86,7 +86,7 @@ def test_added_members_are_computed_alone_and_removed_ones_are_left_out_of_every
     assert not {"activations_contexts", "kmeans", "sae", "probes", "moments"} & study.plan().keys()
     text = run(study, "all", "archive")
     gone = results(study).keys() - names_before
-    assert f"{sum(not name.endswith('.json') for name in gone)} files of members that were removed" in text
+    assert f"{sum(f'{name}.json' in gone for name in gone)} files of members that were removed" in text
     assert tables(study) == tables_before
     listed = verify.check(study.results)
     assert not {f"results/tiny/{name}" for name in gone} & set(
