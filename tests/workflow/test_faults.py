@@ -268,7 +268,7 @@ def test_stages_that_are_killed_alone_or_with_snakemake_end_in_the_same_tables(
     study.write(of_a_capture.settings)
     environment = sabotage(what, moment, tmp_path / "killed")
     killed = survive(study, of_a_capture.sums, environment, of_a_capture.table)
-    assert killed == {"model", "selfcheck", "tokens", "activations", "moments", "activation_table"}
+    assert killed == {"model", "selfcheck", "tokens", "activations", "shards", "moments", "activation_table"}
 
 
 def survive(study: TinyStudy, expected: dict[str, str], environment: dict[str, str], *arguments: str) -> set[str]:
