@@ -48,6 +48,7 @@ def test_a_damaged_receipt_of_a_capture_is_named_by_the_run(restored: TinyStudy)
     assert "Traceback" not in run.text
 
 
+@pytest.mark.slow
 def test_what_snakemake_judges_by_time_is_settled_by_one_touch(restored: TinyStudy):
     assert restored.plan(*NONE_BY_CONTENT)
     assert restored.snakemake("--touch", *NONE_BY_CONTENT).code == 0
