@@ -137,13 +137,12 @@ def test_a_full_disk_stops_the_run_with_one_line_and_leaves_nothing_that_looks_f
     assert not [path for path in little_disk.rglob("*") if path.is_file()]
 
 
+@pytest.mark.slow  # the lines themselves are held by tests of the store
 @pytest.mark.parametrize(
     ("size", "remedy"),
     [
         (1e6, "a value overflows float16; set `storage: bfloat16` or `float32`"),
-        pytest.param(
-            float("nan"), "NaN or infinity came out of the model; check `model.dtype`", marks=pytest.mark.slow
-        ),
+        (float("nan"), "NaN or infinity came out of the model; check `model.dtype`"),
     ],
 )
 def test_a_number_that_cannot_be_stored_stops_the_run_and_names_hook_shard_and_remedy(tmp_path, size, remedy):
