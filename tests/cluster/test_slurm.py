@@ -49,7 +49,12 @@ def small_study(folder: Path) -> TinyStudy:
     settings = smaller(config("gpt2"))
     settings["tokens"]["contexts"]["shards"] = 2
     del settings["statements"], settings["captures"]["statements"], settings["probes"]
-    del settings["perturbations"]["sensitive_directions"]
+    del (
+        settings["perturbations"]["sensitive_directions"],
+        settings["tokens"]["prompts"],
+        settings["captures"]["prompts"],
+    )
+    settings["perturbations"]["plateaus"] |= {"capture": "contexts", "sites": ["blocks.0.hook_resid_post"]}
     dictionary = settings["dictionaries"]["residual"]
     del dictionary["given"]
     dictionary |= {"nulls": [], "splice_sequences": 0}
@@ -149,7 +154,7 @@ def test_shards_are_captured_side_by_side(story: Story):
 
 
 def test_short_jobs_are_submitted_together(story: Story):
-    assert story.completed["rule_inputs_model_tokens_contexts_tokens_prompts"] == 1
+    assert story.completed["rule_inputs_model_tokens_contexts"] == 1
     assert [int(job["NumCPUs"]) for job in slurm.jobs_of("figures")] == [4]
 
 
