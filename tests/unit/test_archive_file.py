@@ -250,6 +250,14 @@ def test_the_root_says_what_when_and_under_which_licence(described):
     assert root["description"]
 
 
+def test_the_folder_of_all_results_is_no_code(folder):
+    files = {"results/.gitkeep": {"sha256": 64 * "0", "size": 0}, "workflow/x.py": {"sha256": 64 * "1", "size": 1}}
+    run = crate.Run(Path("results/small"), MODEL, manifest.read_receipts(receipts()), CODE, "2026-01-31")
+    found = json.loads(crate.describe(study(), run, files))
+    folders = {entity["@id"] for entity in found["@graph"] if entity["@type"] == "Dataset"} - {"./"}
+    assert folders == {"workflow/"}
+
+
 def test_the_run_says_what_it_read_made_and_ran(described):
     run = described.root_dataset["mentions"]
     assert run.type == "CreateAction"

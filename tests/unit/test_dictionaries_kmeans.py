@@ -147,6 +147,16 @@ def test_data_larger_than_memory_stay_in_the_store(tmp_path, monkeypatch):
     assert kmeans.data_of(activations) is activations
 
 
+def test_a_start_from_the_store_holds_little_and_yet_a_row_for_each_cluster(tmp_path, monkeypatch):
+    activations, sampled = stored(tmp_path / "train-000.parquet", blobs(100)), []
+    draw = store.Activations.sample
+    monkeypatch.setattr(store.Activations, "sample", lambda rows, n, rng: sampled.append(n) or draw(rows, n, rng))
+    monkeypatch.setattr(store, "HELD_BYTES", 10 * 8 * 4)  # ten rows
+    fit(activations, 5)
+    fit(activations, 20)
+    assert sampled == [10, 20]
+
+
 def test_spherical_kmeans_sees_directions_alone():
     rng = np.random.default_rng(0)
     x = np.array([[1, 0], [0, 1], [-1, 0]], np.float32)[rng.integers(3, size=60)] * rng.uniform(1, 9, (60, 1))

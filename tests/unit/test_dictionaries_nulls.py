@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from actspace.activations import store
 from actspace.dictionaries import metrics, nulls
 from actspace.errors import StudyError
+from actspace.provenance import MadeBy
 
 
 def centred_covariance(d_model=5):
@@ -72,11 +74,17 @@ def test_shuffled_dimensions_keep_values_and_lose_correlation():
     assert np.abs(np.corrcoef(found.T) - np.eye(3)).max() < 0.05
 
 
-def test_random_points_are_the_rows_that_were_drawn():
-    x = torch.arange(40.0).reshape(20, 2)
-    assert torch.equal(nulls.random_points(x.bfloat16(), 20).centroids, x)
+def test_random_points_are_different_rows_and_the_seed_decides_which(tmp_path):
+    x, number = torch.arange(40.0).reshape(20, 2), np.arange(20)
+    keys = dict.fromkeys(("sequence_id", "position", "token_id"), number) | {"document_id": number.astype(str)}
+    store.write(tmp_path / "train-000.parquet", x, keys, "bfloat16", MadeBy("s", "r", {}, "", {}))
+    rows = store.Activations([tmp_path / "train-000.parquet"])
+    assert torch.equal(nulls.random_points(rows, 20, seed=0).centroids.sort(0).values, x)
+    first, again, other = (nulls.random_points(rows, 4, seed).centroids for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
     with pytest.raises(StudyError, match="random_points: 21 of 20 rows"):
-        nulls.random_points(x, 21)
+        nulls.random_points(rows, 21, seed=0)
 
 
 def test_token_identity_reconstructs_by_token_and_the_mean_where_it_knows_none():

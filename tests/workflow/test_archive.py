@@ -77,6 +77,8 @@ def test_unpacked_elsewhere_nothing_is_to_be_done_and_an_edit_reruns_what_uses_i
 def test_without_activations_a_fit_is_made_anew_from_new_ones(finished: TinyStudy, archive: Path, tmp_path):
     study = with_inputs(unpacked(archive, tmp_path), finished)
     assert not list(study.results.glob("activations/**/*.parquet"))
+    (study.results / "tokens" / "prompts" / "train-000.parquet").unlink()
+    assert "tokens_prompts" in study.plan("archive")
     settings = study.config()
     settings["dictionaries"]["residual"]["kmeans"]["tolerance"] = 0.01
     study.write(settings)

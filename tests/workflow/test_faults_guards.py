@@ -63,8 +63,8 @@ GUARDS = [
     Guard(
         f"{SHARDS}[cut short]",
         f"{PACKAGE}/runs.py",
-        "if file not in missing and _is_damaged(file)]",
-        "if file in missing]",
+        "for file in list_of if _is_damaged(file)]",
+        "for file in ()]",
         NO_ERROR,
     ),
     Guard(

@@ -75,8 +75,7 @@ def test_the_whole_dag_runs_on_other_architectures_in_the_centred_gauge(centred:
 def test_two_runs_give_identical_results(finished: TinyStudy, tmp_path):
     again = TinyStudy(tmp_path, finished.architecture)
     residual = "dictionaries/residual/blocks.0.hook_resid_post/real"
-    names = [f"tables/{name}.csv" for name in ("probe_summary", "toy_truth")]
-    names += [f"perturbations/plateaus/blocks.1.hook_resid_pre/{name}.parquet" for name in ("curves", "thresholds")]
+    names = [f"tables/{name}.csv" for name in ("probe_summary", "perturbation_comparisons", "toy_truth")]
     names += [f"{residual}/{file}" for fit in ("kmeans-k4-s0", "topk-n48-k4-s0") for file in stages.fit_files(fit)]
     run = again.snakemake(*(f"results/tiny/{name}" for name in names))
     assert run.code == 0, run.text[-3000:]

@@ -45,7 +45,7 @@ def check_inputs(paths: Iterable[str | Path]) -> None:
         raise StudyError(f"{_some(damaged)}: {CUT}: {_remedy(damaged, damaged)}")
     list_of = {file: str(path) for path in there if shards.is_list(path) for file in shards.read(path)}
     missing = [file for file in list_of if not Path(file).is_file()]
-    damaged = [file for file in list_of if file not in missing and _is_damaged(file)]
+    damaged = [file for file in list_of if _is_damaged(file)]
     if found := damaged or missing:
         # Whoever asks for the list gets the shards that it lacks, and nothing that is made from it.
         lists = sorted({list_of[file] for file in damaged + missing})

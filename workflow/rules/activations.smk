@@ -14,7 +14,7 @@ for name, settings in STUDY.captures.items():
                     tokens=f"{R}/tokens/{settings.tokens}/{{split}}{shards.SUFFIX}",
                 ),
             output:
-                **made(activations=[f"{R}/activations/{name}/{hook}/{{split}}-{{shard}}.parquet" for hook in hooks]),
+                **made(activations=[activations_of(name, hook, "{split}-{shard}") for hook in hooks]),
             log:
                 f"{R}/logs/{capturing}/{{split}}-{{shard}}.log",
             benchmark:

@@ -153,6 +153,11 @@ def growing(amount):
     return lambda wildcards, attempt: amount * attempt
 
 
+def activations_of(capture, hook, part):
+    """Activations of one part (split and shard) of a capture, at one hook."""
+    return f"{R}/activations/{capture}/{hook}/{part}.parquet"
+
+
 def shards_of(capture, hook, split):
     """Activations of one hook and split of a capture: the list of the shards stands for them."""
     return [f"{R}/activations/{capture}/{hook}/{split}{shards.SUFFIX}"]
@@ -165,7 +170,7 @@ def token_parts(tokens, split):
 
 def statement_rows(capture, hook):
     """Activations of statements, or phrases, at one hook: they are in one file."""
-    return f"{R}/activations/{capture}/{hook}/all-000.parquet"
+    return activations_of(capture, hook, "all-000")
 
 
 def moments_of(capture, hook):

@@ -55,11 +55,9 @@ def hooks_at_once(capture):
         os.environ[ADDED_HOOKS] = json.dumps(found)
     added = json.loads(os.environ[ADDED_HOOKS]).get(capture, [])
     old = [hook for hook in hooks if hook not in added]
-    return (
-        {f"activations_{capture}": old, f"added_activations_{capture}": added}
-        if old and added
-        else {f"activations_{capture}": hooks}
-    )
+    if not old or not added:
+        return {f"activations_{capture}": hooks}
+    return {f"activations_{capture}": old, f"added_activations_{capture}": added}
 
 
 def is_captured(capture, hook):
@@ -77,9 +75,9 @@ def is_captured(capture, hook):
 
 def shards_to_list(wildcards):
     """The shards of one capture, hook and split."""
-    numbers = stages.shards(STUDY, STUDY.captures[wildcards.capture].tokens, wildcards.split)
-    folder = f"{R}/activations/{wildcards.capture}/{wildcards.hook}"
-    return [f"{folder}/{wildcards.split}-{number}.parquet" for number in numbers]
+    split, capture, hook = wildcards.split, wildcards.capture, wildcards.hook
+    numbers = stages.shards(STUDY, STUDY.captures[capture].tokens, split)
+    return [activations_of(capture, hook, f"{split}-{number}") for number in numbers]
 
 
 def training_shards(wildcards):
@@ -431,7 +429,7 @@ def shard_files():
         for part in stages.parts(STUDY, name)
     ]
     return tokens + [
-        f"{R}/activations/{name}/{hook}/{part}.parquet"
+        activations_of(name, hook, part)
         for name, capture in STUDY.captures.items()
         if capture.tokens in STUDY.tokens
         for hook in capture.hooks

@@ -14,14 +14,15 @@ from actspace.jobs import Progress, device
 def main(job):
     cfg = job.params.cfg
     settings, wanted = cfg["model"], cfg["capture"]
-    paths = {Path(path).parent.name: path for path in job.output.activations}
-    # Named after the capture, as a file is the same whether its hook point was there from the start or was added.
-    rule = f"activations_{Path(job.output.activations[0]).parents[1].name}"
     folder = models.locate(settings["source"], job.input.get("weights"), settings["trust_remote_code"])
     model = models.load(folder, settings, device(job.resources.device))
     tokens = shards.named(job.input.tokens, f"{job.wildcards.split}-{job.wildcards.shard}")
     inputs = [*job.input, tokens, provenance.receipt_of(tokens)]
+    rule = job.rule.removeprefix(
+        "added_"
+    )  # a file is the same whether its hook point was there from the start or was added
     made_by = provenance.of(job.config["study"], rule, job.params, inputs)
+    paths = {Path(path).parent.name: path for path in job.output.activations}
     read = capture.chunks(
         model,
         tables.stream(tokens),

@@ -4,8 +4,6 @@ from actspace.jobs import begin
 
 begin(snakemake)
 
-import numpy as np
-
 from actspace import provenance
 from actspace.activations import moments, store
 from actspace.dictionaries import base, nulls
@@ -16,9 +14,8 @@ def main(job):
     limit = moments.limit_for(job.wildcards.data, job.input.moments)
     select = {"first_position": cfg["first_position"], "max_norm": limit}
     if cfg["fit"]["kind"] == "random_points":
-        n = cfg["fit"]["n_clusters"]
-        drawn = store.Activations(job.input.activations, **select).sample(n, np.random.default_rng(cfg["seed"]))
-        found = nulls.random_points(drawn.x, n)
+        rows = store.Activations(job.input.activations, **select)
+        found = nulls.random_points(rows, cfg["fit"]["n_clusters"], cfg["seed"])
     else:
         rows = store.read_some(job.input.activations, **select)
         found = nulls.token_identity(rows.x, rows.column("token_id"))

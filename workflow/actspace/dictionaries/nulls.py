@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from actspace.activations.moments import Moments
+from actspace.activations.store import Activations
 from actspace.dictionaries.base import KMeans, TokenIdentity, TopK, check_finite
 from actspace.errors import StudyError
 
@@ -104,14 +105,15 @@ def shuffled_dimensions(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.stack([rng.permutation(column) for column in x.T], axis=1)
 
 
-def random_points(drawn: Tensor, n_clusters: int) -> KMeans:
-    """Take rows (n_clusters, d_model) that were drawn at random for centroids.
+def random_points(rows: Activations, n_clusters: int, seed: int) -> KMeans:
+    """Take different random rows of the store for centroids.
 
     Raises
     ------
     StudyError
         If there are fewer rows than `n_clusters`, or a value is not finite.
     """
+    drawn = rows.sample(n_clusters, np.random.default_rng(seed)).x
     if not 1 <= n_clusters <= len(drawn):
         raise StudyError(f"random_points: {n_clusters} of {len(drawn)} rows; choose fewer (at least 1), or more rows")
     check_finite(drawn, "random_points data")
